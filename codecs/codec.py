@@ -1,0 +1,81 @@
+"""What a codec is: a signal to a `Stream` and back. Built-in and third-party codecs alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+from .signals import Signal
+
+__all__ = ["BatchCodec", "Codec", "CodecSettings", "ParamValue", "Progress", "Stream"]
+
+ParamValue = int | bytes | str | bool | list[int]
+
+# Called with the part done (0..1) and the name of the stage; raises `Cancelled` to stop the work.
+Progress = Callable[[float, str], None]
+
+
+class CodecSettings(BaseModel):
+    """Base of every codec's settings; unknown names are errors, and the JSON schema is the API's documentation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What the container writes: enough to decode, and nothing else.
+
+    `shape` is the shape of the decoded array. `params` are the codec's own small values, keyed by integers from 16 up.
+    `weights` are the first 8 bytes of the SHA-256 of each weights file that decoding needs. `chunks` are self-contained
+    payloads (one per tile). `digest` is a 2-byte checksum of all symbols (empty for codecs that check themselves).
+    `metadata` holds "icc", "exif" and "xmp" payloads.
+    """
+
+    codec: str
+    shape: tuple[int, ...]
+    chunks: tuple[bytes, ...]
+    version: int = 1
+    bit_depth: int = 8
+    params: Mapping[int, ParamValue] = field(default_factory=dict)
+    weights: tuple[bytes, ...] = ()
+    digest: bytes = b""
+    metadata: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """A codec. Instances hold loaded weights on one device and are safe to reuse, by one thread at a time.
+
+    `id` is the registry's name, `signal` the kind it takes ("image"), `lossless` whether every setting is lossless,
+    `Settings` a pydantic model whose `quality` field, where there is one, runs 0..100; a `lossless` field, where there is
+    one, switches to lossless coding. A codec class is called with the keyword `device` ("cpu" or "cuda").
+    """
+
+    id: str
+    signal: str
+    lossless: bool
+    Settings: type[CodecSettings]
+
+    def encode(self, signal: Signal, settings: Any, progress: Progress | None = None) -> Stream:
+        """Compress; raises `UnsupportedMedia` for signals that it does not take."""
+        ...
+
+    def decode(self, stream: Stream, progress: Progress | None = None) -> Signal:
+        """Restore; raises only `LaconicError`s, whatever the bytes."""
+        ...
+
+
+@runtime_checkable
+class BatchCodec(Codec, Protocol):
+    """A codec that codes several signals at once faster than one by one, to the same bytes."""
+
+    def encode_batch(self, signals: Sequence[Signal], settings: Sequence[Any]) -> list[Stream]:
+        """Compress each signal with its settings."""
+        ...
+
+    def decode_batch(self, streams: Sequence[Stream]) -> list[Signal]:
+        """Restore each stream."""
+        ...

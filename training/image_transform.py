@@ -1,0 +1,328 @@
+"""Train `image-transform`: one resumable command, the same on CPU and GPU.
+
+    python -m laconic.training.image_transform --photos DIR --out DIR --seconds 3600 [--device cuda] [--threads 1]
+
+Run it again with the same --out to resume: the schedule depends on the seconds spent in all. Checkpoints are safetensors
+files of at most 15 MiB each. `--export` writes the weights that the codec loads.
+
+The transforms start from the Karhunen-Loeve transform (KLT) of 16x16x3 blocks of the training photographs; a random start
+needs far more steps than a CPU can make. In the last part of the schedule all fixed-point layers run on their integer grids,
+so that the exported integers behave as the trained network did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+import platform
+import tarfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from laconic.codecs.image.transform_networks import (
+    QUALITY_MAX,
+    SCALE_COUNT,
+    SCALE_MAX,
+    SCALE_MIN,
+    Coded,
+    TransformModel,
+    TransformSpec,
+)
+
+LAMBDA_MIN, LAMBDA_MAX = 0.0012, 1.0  # rate-distortion weights of quality 0 and 100, per squared grey level
+PIXEL_UNIT = 64.0  # grey levels per unit of the networks
+VALIDATION = 64  # the last names in sorted order are never trained on
+
+
+@dataclass
+class Schedule:
+    """How long and how to train; fractions are of the whole budget."""
+
+    seconds: float
+    batch: int = 8
+    crop: int = 128
+    rate: float = 1e-3  # Adam's step of the nonlinear layers
+    lapped_rate: float = 2e-4  # of the layers that start as the KLT
+    gain_rate: float = 4e-3
+    warm_up: int = 100  # steps
+    large_crops_from: float = 0.75  # fraction after which crops are twice as wide and the batch a quarter
+    quantised_from: float = 0.8  # fraction after which the integer grids are on
+    ema: float = 0.999
+
+
+def read_photos(folder: Path) -> tuple[list[Tensor], list[Tensor]]:
+    """Return training and validation pictures as uint8 tensors (3, H, W), each at least 128 on its shorter side."""
+    members: dict[str, bytes] = {}
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar.getmembers():
+                if member.isfile():
+                    members[member.name] = tar.extractfile(member).read()  # type: ignore[union-attr]
+    pictures = []
+    for name in sorted(members):
+        array = np.asarray(Image.open(io.BytesIO(members[name])).convert("RGB"))
+        pictures.append(torch.from_numpy(array.copy()).permute(2, 0, 1).contiguous())
+    usable = [p for p in pictures if min(p.shape[1:]) >= 128]
+    return usable[:-VALIDATION], usable[-VALIDATION:]
+
+
+def klt(pictures: list[Tensor], generator: np.random.Generator, blocks: int = 200_000) -> tuple[np.ndarray, np.ndarray]:
+    """Return the orthonormal KLT (768, 3, 16, 16) of random 16x16 blocks, and the variances, largest first."""
+    rows = []
+    each = max(1, blocks // len(pictures))
+    for picture in pictures:
+        pixels = picture.numpy()
+        tops = generator.integers(0, pixels.shape[1] - 15, each)
+        lefts = generator.integers(0, pixels.shape[2] - 15, each)
+        rows += [pixels[:, t : t + 16, x : x + 16].reshape(-1) for t, x in zip(tops, lefts, strict=True)]
+    samples = (np.stack(rows).astype(np.float32) - 128) / PIXEL_UNIT
+    variances, vectors = np.linalg.eigh((samples.T @ samples / len(samples)).astype(np.float64))
+    order = np.argsort(variances)[::-1]
+    return vectors.T[order].reshape(-1, 3, 16, 16), variances[order]
+
+
+def lambda_of_quality(quality: Tensor) -> Tensor:
+    """Return the rate-distortion weight of qualities 0..100 (geometric)."""
+    return LAMBDA_MIN * torch.exp(quality * (math.log(LAMBDA_MAX / LAMBDA_MIN) / QUALITY_MAX))
+
+
+def start_from_klt(model: TransformModel, pictures: list[Tensor], generator: np.random.Generator) -> None:
+    """Set both lapped transforms to the KLT, gains to the steps that suit each lambda, indices to the KLT's deviations."""
+    basis, variances = klt(pictures, generator)
+    spec = model.spec
+    kernel = np.zeros((spec.latent, 3, 24, 24))
+    kernel[:, :, 4:20, 4:20] = basis[: spec.latent]
+    # a 24x24 kernel of stride 16 is a 3x3 kernel of stride 2 on 8x8 pixel-unshuffled input
+    folded = kernel.reshape(-1, 3, 3, 8, 3, 8).transpose(0, 1, 3, 5, 2, 4).reshape(-1, 192, 3, 3)
+    weight = torch.from_numpy(folded).float()
+    with torch.no_grad():
+        model.analysis.lapped.weight.copy_(weight)
+        model.synthesis.lapped.weight.copy_(weight)
+        model.synthesis.lapped.bias.zero_()  # type: ignore[union-attr]
+        lambdas = lambda_of_quality(torch.linspace(0, QUALITY_MAX, spec.rates))
+        gains = torch.log(PIXEL_UNIT / (1.35 * torch.sqrt(26.0 / lambdas)))
+        model.log_gain.copy_(gains.unsqueeze(1).expand_as(model.log_gain))
+        model.log_inverse_gain.copy_(-model.log_gain)
+        scales = 0.45 * torch.from_numpy(np.sqrt(variances[: spec.latent])).float() * torch.exp(gains[spec.rates // 2])
+        indices = torch.log(scales / SCALE_MIN) / math.log(SCALE_MAX / SCALE_MIN) * (SCALE_COUNT - 1)
+        start = 0
+        for head, size in zip(model.context.heads, spec.groups, strict=True):
+            head.index.bias.copy_(indices[start : start + size].clamp(2, SCALE_COUNT - 4))  # type: ignore[union-attr,operator]
+            start += size
+        model.hyper_analysis.down2.weight.mul_(0.3)
+
+
+def crops(pictures: list[Tensor], batch: int, size: int, odds: np.ndarray, generator: np.random.Generator) -> Tensor:
+    """Return random crops (batch, 3, size, size), flipped and turned at random, in units of 64 grey levels."""
+    out = []
+    while len(out) < batch:
+        picture = pictures[int(generator.choice(len(pictures), p=odds))]
+        height, width = picture.shape[1:]
+        if min(height, width) < size:
+            continue
+        top, left = int(generator.integers(0, height - size + 1)), int(generator.integers(0, width - size + 1))
+        crop = picture[:, top : top + size, left : left + size]
+        if generator.random() < 0.5:
+            crop = crop.flip(2)
+        if generator.random() < 0.5:
+            crop = crop.transpose(1, 2)
+        out.append(crop)
+    return (torch.stack(out).float() - 128) / PIXEL_UNIT
+
+
+def loss_of(coded: Coded, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the weighted loss, and bits per pixel and squared error (grey levels) per picture."""
+    pixels = x.shape[2] * x.shape[3]
+    bpp = (coded.latent_bits + coded.hyper_bits) / pixels
+    mse = ((coded.reconstruction - x) ** 2).mean((1, 2, 3)) * PIXEL_UNIT**2
+    lambdas = lambda_of_quality(quality)
+    # the loss of a picture grows about as lambda**0.35; without the weight low rates would hardly be trained
+    return ((bpp + lambdas * mse) * (lambdas / LAMBDA_MIN) ** -0.35).mean(), bpp, mse
+
+
+@torch.no_grad()
+def validate(model: TransformModel, pictures: list[Tensor], device: torch.device) -> list[tuple[float, float]]:
+    """Return (bpp, PSNR in dB) at five qualities, averaged over centre crops of validation pictures."""
+    model.eval()
+    state = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    points = []
+    for value in (10, 30, 50, 70, 90):
+        rates, psnrs = [], []
+        for picture in pictures[::4]:
+            height, width = (min(n // 64 * 64, 512) for n in picture.shape[1:])
+            x = (picture[None, :, :height, :width].to(device).float() - 128) / PIXEL_UNIT
+            quality = torch.full((1,), float(value), device=device)
+            coded = model(x, quality)
+            pixels = (coded.reconstruction * PIXEL_UNIT + 128).round().clamp(0, 255)
+            mse = float(((pixels - x * PIXEL_UNIT - 128) ** 2).mean())
+            rates.append(float((coded.latent_bits + coded.hyper_bits).sum()) / (height * width))
+            psnrs.append(10 * math.log10(255**2 / max(mse, 1e-3)))
+        points.append((sum(rates) / len(rates), sum(psnrs) / len(psnrs)))
+    torch.random.set_rng_state(state)
+    model.train()
+    return points
+
+
+def parameter_groups(model: TransformModel, schedule: Schedule) -> list[dict[str, object]]:
+    """Split parameters by learning rate."""
+    lapped, gains, rest = [], [], []
+    for name, parameter in model.named_parameters():
+        if "lapped" in name:
+            lapped.append(parameter)
+        elif "gain" in name or "hyper_index" in name or "down2" in name:
+            gains.append(parameter)
+        else:
+            rest.append(parameter)
+    rates = (schedule.lapped_rate, schedule.gain_rate, schedule.rate)
+    return [{"params": p, "base": r, "lr": r} for p, r in zip((lapped, gains, rest), rates, strict=True)]
+
+
+class Run:
+    """A training run: model, optimiser, moving average and how far it has come."""
+
+    def __init__(self, spec: TransformSpec, schedule: Schedule, device: torch.device) -> None:
+        self.schedule, self.device = schedule, device
+        self.model = TransformModel(spec).to(device)
+        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.optimiser = torch.optim.Adam(parameter_groups(self.model, schedule), betas=(0.9, 0.99))  # type: ignore[arg-type]
+        self.step, self.seconds = 0, 0.0
+
+    @property
+    def fraction(self) -> float:
+        """Part of the budget that is spent."""
+        return min(1.0, self.seconds / self.schedule.seconds)
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint: weights, average and optimiser moments in files of their own."""
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = {"model": self.model.state_dict(), "average": self.average}
+        names = {id(p): n for n, p in self.model.named_parameters()}
+        for moment in ("exp_avg", "exp_avg_sq"):
+            parts[moment] = {names[id(p)]: s[moment] for p, s in self.optimiser.state.items()}
+        for name, tensors in parts.items():
+            part = folder / f"{name}.part"
+            save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, part)
+            part.replace(folder / f"{name}.safetensors")
+        progress = {"step": self.step, "seconds": self.seconds, "spec": asdict(self.model.spec)}
+        (folder / "progress.json").write_text(json.dumps(progress))
+
+    def load(self, folder: Path) -> None:
+        """Continue from a checkpoint."""
+        parts = {p: load_file(folder / f"{p}.safetensors") for p in ("model", "average", "exp_avg", "exp_avg_sq")}
+        self.model.load_state_dict(parts["model"])
+        self.average = {k: v.to(self.device) for k, v in parts["average"].items()}
+        progress = json.loads((folder / "progress.json").read_text())
+        self.step, self.seconds = progress["step"], progress["seconds"]
+        for name, parameter in self.model.named_parameters():
+            if name in parts["exp_avg"]:
+                self.optimiser.state[parameter] = {
+                    "step": torch.tensor(float(self.step)),
+                    "exp_avg": parts["exp_avg"][name].to(self.device),
+                    "exp_avg_sq": parts["exp_avg_sq"][name].to(self.device),
+                }
+
+    def train_step(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Make one optimiser step; returns loss, bpp and squared error."""
+        factor = 0.5 * (1 + math.cos(math.pi * self.fraction)) * min(1.0, (self.step + 1) / self.schedule.warm_up) + 0.005
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["base"] * factor
+        self.model.quantise_grids(self.fraction >= self.schedule.quantised_from)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=False):
+            coded = self.model(x, quality)
+        loss, bpp, mse = loss_of(coded, x, quality)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self.step += 1
+        decay = min(self.schedule.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                self.average[name].lerp_(value, 1 - decay)
+        return loss, bpp, mse
+
+
+def train(run: Run, photos: Path, out: Path, save_every: float, log_every: int) -> None:
+    """Train until the budget is spent, logging, validating and saving."""
+    torch.manual_seed(run.step)
+    generator = np.random.default_rng(run.step)
+    training, validation = read_photos(photos)
+    if run.step == 0:
+        start_from_klt(run.model, training, generator)
+        run.average = {k: v.detach().clone() for k, v in run.model.state_dict().items()}
+    schedule = run.schedule
+    odds = np.array([p.shape[1] * p.shape[2] for p in training], dtype=np.float64) ** 0.5
+    odds /= odds.sum()
+    if run.device.type == "cuda":
+        training = [p.to(run.device) for p in training]
+    began, before = time.monotonic(), run.seconds
+    saved, sums = began, np.zeros(3)
+    log = (out / "log.jsonl").open("a")
+    while run.fraction < 1:
+        large = run.fraction >= schedule.large_crops_from
+        batch, size = (schedule.batch // 4, schedule.crop * 2) if large else (schedule.batch, schedule.crop)
+        x = crops(training, batch, size, odds, generator).to(run.device)
+        # one quality per stratum keeps the mix of rates even within a batch
+        strata = (torch.arange(batch) + torch.rand(batch)) / batch
+        quality = torch.floor(strata * (QUALITY_MAX + 1)).clamp(0, QUALITY_MAX).to(run.device)
+        loss, bpp, mse = run.train_step(x, quality)
+        run.seconds = before + time.monotonic() - began
+        sums += [v.detach().mean().item() for v in (loss, bpp, mse)]
+        if run.step % log_every == 0:
+            means = sums / log_every
+            print(f"step {run.step} {run.seconds:.0f} s loss {means[0]:.4f} bpp {means[1]:.3f} mse {means[2]:.2f}", flush=True)
+            sums[:] = 0
+        if time.monotonic() - saved > save_every or run.fraction >= 1:
+            points = evaluate_average(run, validation)
+            text = " ".join(f"{r:.3f}/{p:.2f}" for r, p in points)
+            print(f"validation at step {run.step}, {run.seconds:.0f} s: {text}", flush=True)
+            log.write(json.dumps({"step": run.step, "seconds": round(run.seconds), "validation": points}) + "\n")
+            log.flush()
+            run.save(out)
+            saved = time.monotonic()
+
+
+def evaluate_average(run: Run, validation: list[Tensor]) -> list[tuple[float, float]]:
+    """Validate the moving average of the weights, on the grids that training uses now."""
+    model = TransformModel(run.model.spec).to(run.device)
+    model.load_state_dict(run.average)
+    model.quantise_grids(run.fraction >= run.schedule.quantised_from)
+    return validate(model, validation, run.device)
+
+
+def main() -> None:
+    """Parse arguments, then train."""
+    parser = argparse.ArgumentParser(description="Train image-transform.")
+    parser.add_argument("--photos", type=Path, required=True, help="folder of tar files of pictures")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder; resumes from it")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="budget in all, earlier runs included")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--crop", type=int, default=128)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--save-every", type=float, default=300.0, help="seconds between checkpoints")
+    parser.add_argument("--log-every", type=int, default=100, help="steps between log lines")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    schedule = Schedule(seconds=arguments.seconds, batch=arguments.batch, crop=arguments.crop)
+    run = Run(TransformSpec(), schedule, torch.device(arguments.device))
+    if (arguments.out / "progress.json").exists():
+        run.load(arguments.out)
+        print(f"resuming at step {run.step}, {run.seconds:.0f} s", flush=True)
+    print(f"{sum(p.numel() for p in run.model.parameters())} parameters on {arguments.device} ({platform.machine()})", flush=True)
+    train(run, arguments.photos, arguments.out, arguments.save_every, arguments.log_every)
+
+
+if __name__ == "__main__":
+    main()
