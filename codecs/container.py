@@ -1,0 +1,245 @@
+"""The .lcn file: a `Stream` to bytes and back. docs/format.md is the specification; terms and checks follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from google_crc32c import extend as crc32c_extend
+
+from .codec import ParamValue, Stream
+from .errors import CorruptStream, TruncatedStream
+from .header import Header, decode_header, encode_header
+from .limits import Limits
+
+__all__ = ["SIGNATURE", "Chunk", "Description", "Limits", "describe", "is_laconic", "read", "write"]
+
+SIGNATURE = b"\x8cLC\r\n\x1a\n\x01"
+
+_HEADER, _PAYLOAD, _ANCILLARY = 0x01, 0x02, 0x80
+_METADATA = {"icc": 0x81, "exif": 0x82, "xmp": 0x83}
+_METADATA_NAMES = {number: name for name, number in _METADATA.items()}
+_CHUNK_NAMES = {_HEADER: "header", _PAYLOAD: "payload", **_METADATA_NAMES}
+
+_VARINT_CAP = 5
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Where a chunk's payload lies: `offset` and `length` in bytes; `intact` says whether its checksum is right."""
+
+    type: str
+    offset: int
+    length: int
+    intact: bool
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file says of itself, without decoding it.
+
+    `shape` is (H, W, C), `weights` the digests in hexadecimal, `digest` the symbol checksum in hexadecimal or "".
+    `payload_bytes` counts the payload chunks' payloads, `metadata` gives each kind's length in bytes, `chunks` are all
+    chunks in file order, damaged ones included.
+    """
+
+    codec: str
+    version: int
+    shape: tuple[int, ...]
+    bit_depth: int
+    params: Mapping[int, ParamValue]
+    weights: tuple[str, ...]
+    digest: str
+    file_bytes: int
+    payload_bytes: int
+    metadata: Mapping[str, int]
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True)
+class _Framed:
+    """One chunk as it stands in the file; `payload` is empty where the checksum is wrong or the type is skipped."""
+
+    type: int
+    offset: int
+    length: int
+    intact: bool
+    payload: bytes
+
+
+def is_laconic(data: bytes | memoryview) -> bool:
+    """Say whether the bytes begin as an .lcn file of any version."""
+    return bytes(data[: len(SIGNATURE) - 1]) == SIGNATURE[:-1]
+
+
+def write(stream: Stream) -> bytes:
+    """Return the .lcn file of a stream; raises `CorruptStream` for a stream that the format cannot hold."""
+    header = encode_header(stream)
+    checked = decode_header(header)
+    if checked.shape != stream.shape or checked.weights != stream.weights or checked.digest != stream.digest:
+        raise CorruptStream("the stream's shape, weights digests or symbol checksum do not fit the format")
+    unknown = stream.metadata.keys() - _METADATA.keys()
+    if unknown:
+        raise CorruptStream(f"the format has no metadata called {', '.join(sorted(unknown))}")
+    parts = [SIGNATURE, *_chunk(_HEADER, header)]
+    for name, number in _METADATA.items():
+        if name in stream.metadata:
+            parts += _chunk(number, stream.metadata[name])
+    for payload in stream.chunks:
+        parts += _chunk(_PAYLOAD, payload)
+    return b"".join(parts)
+
+
+def read(data: bytes | memoryview, limits: Limits | None = None) -> Stream:
+    """Return the stream of an .lcn file.
+
+    Raises `TruncatedStream`, `CorruptStream` or `LimitExceeded`, and nothing else, whatever the bytes. Ancillary chunks
+    that are damaged are left out.
+    """
+    header, framed = _scan(data, limits or Limits())
+    payloads: list[bytes] = []
+    for chunk in framed:
+        if chunk.type == _PAYLOAD:
+            if not chunk.intact:
+                raise CorruptStream(f"tile {len(payloads)} of {header.chunk_count} is damaged: its checksum is wrong")
+            payloads.append(chunk.payload)
+    return Stream(
+        codec=header.codec,
+        version=header.version,
+        shape=header.shape,
+        bit_depth=header.bit_depth,
+        params=header.params,
+        weights=header.weights,
+        digest=header.digest,
+        chunks=tuple(payloads),
+        metadata={name: chunk.payload for name, chunk in _intact_metadata(framed).items()},
+    )
+
+
+def describe(data: bytes | memoryview, limits: Limits | None = None) -> Description:
+    """Return what a file says of itself; raises as `read` does, but reports damaged payload chunks instead of raising."""
+    header, framed = _scan(data, limits or Limits())
+    chunks = (Chunk(_CHUNK_NAMES.get(c.type, f"0x{c.type:02x}"), c.offset, c.length, c.intact) for c in framed)
+    return Description(
+        codec=header.codec,
+        version=header.version,
+        shape=header.shape,
+        bit_depth=header.bit_depth,
+        params=header.params,
+        weights=tuple(digest.hex() for digest in header.weights),
+        digest=header.digest.hex(),
+        file_bytes=len(data),
+        payload_bytes=sum(c.length for c in framed if c.type == _PAYLOAD),
+        metadata={name: c.length for name, c in _intact_metadata(framed).items()},
+        chunks=tuple(chunks),
+    )
+
+
+def _intact_metadata(framed: list[_Framed]) -> dict[str, _Framed]:
+    return {_METADATA_NAMES[c.type]: c for c in framed if c.intact and c.type in _METADATA_NAMES}
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _chunk(number: int, payload: bytes) -> tuple[bytes, bytes, bytes]:
+    if len(payload) >= 2**32:
+        raise CorruptStream(f"a chunk of {len(payload):,} bytes does not fit the format")
+    head = bytes([number]) + _varint(len(payload))
+    return head, payload, _crc(head, payload)
+
+
+def _crc(head: bytes, payload: bytes) -> bytes:
+    return cast(int, crc32c_extend(crc32c_extend(0, head), payload)).to_bytes(4, "little")
+
+
+def _scan(data: bytes | memoryview, limits: Limits) -> tuple[Header, list[_Framed]]:
+    """Check signature, order, counts and caps; return the header and every chunk."""
+    view = memoryview(data).cast("B")
+    limits.check("max_input_bytes", len(view), "the file's length in bytes")
+    _check_signature(bytes(view[: len(SIGNATURE)]))
+    chunks = _chunks(view, limits)
+    first = next(chunks, None)
+    if first is None:
+        raise TruncatedStream("the file ends before its header")
+    if first.type != _HEADER or not first.intact:
+        raise CorruptStream("the header is damaged or missing")
+    header = decode_header(first.payload)
+    limits.check("max_pixels", header.shape[0] * header.shape[1], "the picture's number of pixels")
+    limits.check("max_chunks", header.chunk_count, "the number of payload chunks")
+    framed, tiles = [first], 0
+    for chunk in chunks:
+        _check_order(chunk, tiles, header.chunk_count, framed)
+        tiles += chunk.type == _PAYLOAD
+        framed.append(chunk)
+        limits.check("max_chunks", len(framed) - 1, "the number of chunks")
+    if tiles < header.chunk_count:
+        raise TruncatedStream(f"the file ends after {tiles} of {header.chunk_count} payload chunks")
+    return header, framed
+
+
+def _check_signature(start: bytes) -> None:
+    if start == SIGNATURE:
+        return
+    if SIGNATURE.startswith(start):
+        raise TruncatedStream("the file ends inside its signature")
+    if is_laconic(start):
+        raise CorruptStream(f"the file is of format version {start[-1]}; this reader knows version {SIGNATURE[-1]}")
+    raise CorruptStream("not an .lcn file: the signature is wrong")
+
+
+def _check_order(chunk: _Framed, tiles: int, announced: int, before: list[_Framed]) -> None:
+    """Raise unless `chunk` may follow `before`, of which `tiles` of the `announced` are payload chunks."""
+    if tiles == announced:
+        raise CorruptStream("bytes follow the last payload chunk")
+    if chunk.type == _PAYLOAD:
+        return
+    if not chunk.type & _ANCILLARY:
+        raise CorruptStream(f"a chunk of type 0x{chunk.type:02x} is unknown or out of place")
+    if tiles:
+        raise CorruptStream(f"a chunk of type 0x{chunk.type:02x} stands between payload chunks")
+    if chunk.intact and chunk.type in _METADATA_NAMES and any(c.intact and c.type == chunk.type for c in before):
+        raise CorruptStream(f"a second {_METADATA_NAMES[chunk.type]} chunk")
+
+
+def _chunks(view: memoryview, limits: Limits) -> Iterator[_Framed]:
+    """Yield the chunks after the signature; no payload is copied before its length is checked."""
+    at, metadata_bytes = len(SIGNATURE), 0
+    while at < len(view):
+        number = view[at]
+        length, start = _read_varint(view, at + 1)
+        end = start + length
+        if end + 4 > len(view):
+            raise TruncatedStream(f"a chunk at byte {at} needs {end + 4 - len(view):,} bytes more than the file has")
+        if number == _HEADER:
+            limits.check("max_header_bytes", length, "the header's length in bytes")
+        if number in _METADATA_NAMES:
+            metadata_bytes += length
+            limits.check("max_metadata_bytes", metadata_bytes, "the metadata's length in bytes")
+        payload = bytes(view[start:end])
+        intact = _crc(bytes(view[at:start]), payload) == bytes(view[end : end + 4])
+        kept = intact and number in _CHUNK_NAMES
+        yield _Framed(number, start, length, intact, payload if kept else b"")
+        at = end + 4
+
+
+def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
+    """Return the varint at `at` and the position after it."""
+    value = 0
+    for count in range(_VARINT_CAP):
+        if at + count >= len(view):
+            raise TruncatedStream("the file ends inside a chunk's length")
+        byte = view[at + count]
+        value |= (byte & 0x7F) << 7 * count
+        if byte < 0x80:
+            if value >= 2**32 or (byte == 0 and count):
+                raise CorruptStream("a chunk's length is not in its shortest form or too large")
+            return value, at + count + 1
+    raise CorruptStream("a chunk's length takes too many bytes")
