@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,6 +54,16 @@ class Image:
     def has_alpha(self) -> bool:
         """Whether the last channel is alpha."""
         return self.array.shape[2] in (2, 4)
+
+    def save(self, path: str | os.PathLike[str], quality: int | None = None) -> None:
+        """Write the picture, whole or not at all, in the format of the extension: .png, .webp, .jpg, .avif, .jxl, .npy, .ppm.
+
+        Lossless where the format can be, unless a `quality` (0..100) is given. Raises `UnsupportedMedia` for other
+        extensions and for formats that cannot hold the picture.
+        """
+        from .saving import save  # reads and writes signals itself
+
+        save(self, path, quality)
 
 
 Signal = Image

@@ -3,7 +3,7 @@
     python -m laconic.training.image_transform --photos DIR --out DIR --seconds 3600 [--device cuda] [--threads 1]
 
 Run it again with the same --out to resume: the schedule depends on the seconds spent in all. Checkpoints are safetensors
-files of at most 15 MiB each. `--export` writes the weights that the codec loads.
+files of at most 15 MiB each; `image_transform_export` turns one into the weights that the codec loads.
 
 The transforms start from the Karhunen-Loeve transform (KLT) of 16x16x3 blocks of the training photographs; a random start
 needs far more steps than a CPU can make. In the last part of the schedule all fixed-point layers run on their integer grids,
@@ -21,6 +21,7 @@ import tarfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -28,15 +29,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from laconic.codecs.image.transform_networks import (
-    QUALITY_MAX,
-    SCALE_COUNT,
-    SCALE_MAX,
-    SCALE_MIN,
-    Coded,
-    TransformModel,
-    TransformSpec,
-)
+from laconic.codecs.image.fixed_point import FixedPointConv2d
+from laconic.codecs.image.transform_context import SCALE_MAX, SCALE_MIN, normalised
+from laconic.codecs.image.transform_networks import QUALITY_MAX, Coded, TransformModel
+from laconic.codecs.image.transform_spec import TransformSpec
 
 LAMBDA_MIN, LAMBDA_MAX = 0.0012, 1.0  # rate-distortion weights of quality 0 and 100, per squared grey level
 PIXEL_UNIT = 64.0  # grey levels per unit of the networks
@@ -112,18 +108,27 @@ def start_from_klt(model: TransformModel, pictures: list[Tensor], generator: np.
         gains = torch.log(PIXEL_UNIT / (1.35 * torch.sqrt(26.0 / lambdas)))
         model.log_gain.copy_(gains.unsqueeze(1).expand_as(model.log_gain))
         model.log_inverse_gain.copy_(-model.log_gain)
-        scales = 0.45 * torch.from_numpy(np.sqrt(variances[: spec.latent])).float() * torch.exp(gains[spec.rates // 2])
-        indices = torch.log(scales / SCALE_MIN) / math.log(SCALE_MAX / SCALE_MIN) * (SCALE_COUNT - 1)
-        start = 0
-        for head, size in zip(model.context.heads, spec.groups, strict=True):
-            head.index.bias.copy_(indices[start : start + size].clamp(2, SCALE_COUNT - 4))  # type: ignore[union-attr,operator]
-            start += size
-        model.hyper_analysis.down2.weight.mul_(0.3)
+        deviations = torch.from_numpy(np.sqrt(variances[: spec.latent])).float()
+        scales = 0.3 * deviations * torch.exp(gains).unsqueeze(1)
+        model.log_scale.copy_(torch.log(scales / SCALE_MIN).clamp(0, math.log(SCALE_MAX / SCALE_MIN)))
+        model.log_unit.copy_(torch.log(scales + 0.5))
+        for phase, layer in enumerate(model.context.linear):
+            for i, j in ((0, 1), (1, 0), (1, 2), (2, 1)) if phase else ((0, 0), (0, 2), (2, 0), (2, 2)):
+                cast(FixedPointConv2d, layer).weight[0, 0, i, j] = 0.25
+
+
+@torch.no_grad()
+def calibrate_hyper_latents(model: TransformModel, x: Tensor, quality: Tensor) -> None:
+    """Scale the last layer of the hyper-analysis so that hyper-latents start with a deviation of one step."""
+    unit = torch.exp(model.at_quality(model.log_unit, quality))
+    y = model.analysis(x) * torch.exp(model.at_quality(model.log_gain, quality))
+    z = model.hyper_analysis(normalised(y, unit))
+    model.hyper_analysis.down2.weight.div_(z.std())
 
 
 def crops(pictures: list[Tensor], batch: int, size: int, odds: np.ndarray, generator: np.random.Generator) -> Tensor:
     """Return random crops (batch, 3, size, size), flipped and turned at random, in units of 64 grey levels."""
-    out = []
+    out: list[Tensor] = []
     while len(out) < batch:
         picture = pictures[int(generator.choice(len(pictures), p=odds))]
         height, width = picture.shape[1:]
@@ -179,7 +184,7 @@ def parameter_groups(model: TransformModel, schedule: Schedule) -> list[dict[str
     for name, parameter in model.named_parameters():
         if "lapped" in name:
             lapped.append(parameter)
-        elif "gain" in name or "hyper_index" in name or "down2" in name:
+        elif "gain" in name or "scale" in name or "down2" in name:
             gains.append(parameter)
         else:
             rest.append(parameter)
@@ -194,7 +199,7 @@ class Run:
         self.schedule, self.device = schedule, device
         self.model = TransformModel(spec).to(device)
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        self.optimiser = torch.optim.Adam(parameter_groups(self.model, schedule), betas=(0.9, 0.99))  # type: ignore[arg-type]
+        self.optimiser = torch.optim.Adam(parameter_groups(self.model, schedule), betas=(0.9, 0.99))
         self.step, self.seconds = 0, 0.0
 
     @property
@@ -236,12 +241,14 @@ class Run:
         factor = 0.5 * (1 + math.cos(math.pi * self.fraction)) * min(1.0, (self.step + 1) / self.schedule.warm_up) + 0.005
         for group in self.optimiser.param_groups:
             group["lr"] = group["base"] * factor
-        self.model.quantise_grids(self.fraction >= self.schedule.quantised_from)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=False):
+        quantised = self.fraction >= self.schedule.quantised_from
+        self.model.quantise_grids(quantised)
+        # bfloat16 cannot hold the grids; before they are on it halves a GPU's time
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda" and not quantised):
             coded = self.model(x, quality)
         loss, bpp, mse = loss_of(coded, x, quality)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
@@ -257,17 +264,18 @@ def train(run: Run, photos: Path, out: Path, save_every: float, log_every: int) 
     torch.manual_seed(run.step)
     generator = np.random.default_rng(run.step)
     training, validation = read_photos(photos)
-    if run.step == 0:
-        start_from_klt(run.model, training, generator)
-        run.average = {k: v.detach().clone() for k, v in run.model.state_dict().items()}
     schedule = run.schedule
     odds = np.array([p.shape[1] * p.shape[2] for p in training], dtype=np.float64) ** 0.5
     odds /= odds.sum()
+    if run.step == 0:
+        start_from_klt(run.model, training, generator)
+        sample = crops(training, schedule.batch, schedule.crop, odds, generator).to(run.device)
+        calibrate_hyper_latents(run.model, sample, torch.linspace(0, QUALITY_MAX, schedule.batch, device=run.device))
+        run.average = {k: v.detach().clone() for k, v in run.model.state_dict().items()}
     if run.device.type == "cuda":
         training = [p.to(run.device) for p in training]
     began, before = time.monotonic(), run.seconds
     saved, sums = began, np.zeros(3)
-    log = (out / "log.jsonl").open("a")
     while run.fraction < 1:
         large = run.fraction >= schedule.large_crops_from
         batch, size = (schedule.batch // 4, schedule.crop * 2) if large else (schedule.batch, schedule.crop)
@@ -286,8 +294,8 @@ def train(run: Run, photos: Path, out: Path, save_every: float, log_every: int) 
             points = evaluate_average(run, validation)
             text = " ".join(f"{r:.3f}/{p:.2f}" for r, p in points)
             print(f"validation at step {run.step}, {run.seconds:.0f} s: {text}", flush=True)
-            log.write(json.dumps({"step": run.step, "seconds": round(run.seconds), "validation": points}) + "\n")
-            log.flush()
+            with (out / "log.jsonl").open("a") as log:
+                log.write(json.dumps({"step": run.step, "seconds": round(run.seconds), "validation": points}) + "\n")
             run.save(out)
             saved = time.monotonic()
 
@@ -320,7 +328,9 @@ def main() -> None:
     if (arguments.out / "progress.json").exists():
         run.load(arguments.out)
         print(f"resuming at step {run.step}, {run.seconds:.0f} s", flush=True)
-    print(f"{sum(p.numel() for p in run.model.parameters())} parameters on {arguments.device} ({platform.machine()})", flush=True)
+    print(
+        f"{sum(p.numel() for p in run.model.parameters())} parameters on {arguments.device} ({platform.machine()})", flush=True
+    )
     train(run, arguments.photos, arguments.out, arguments.save_every, arguments.log_every)
 
 

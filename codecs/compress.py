@@ -1,0 +1,175 @@
+"""The whole way from a signal to the bytes of an .lcn file and back. The file to read first.
+
+signal ─ Codec.encode ─▶ Stream ─ container.write ─▶ bytes ─ container.read ─▶ Stream ─ Codec.decode ─▶ signal
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from . import container
+from . import device as devices
+from .codec import Codec, CodecSettings, Progress, Stream
+from .errors import CorruptStream, InvalidSettings, LaconicError, UnsupportedMedia, WeightsMissing
+from .limits import Limits
+from .registry import codec_class, codec_ids, open_codec
+from .settings import codecs_with, is_lossless, make_settings, settings_used
+from .signals import Signal
+from .targets import Target, search
+
+__all__ = [
+    "AUTO",
+    "NO_SETTINGS",
+    "PREFERRED",
+    "Encoded",
+    "Target",
+    "codec_of",
+    "decode",
+    "device_of",
+    "encode",
+    "finished",
+    "packed",
+    "test",
+]
+
+AUTO = "auto"
+PREFERRED = ("image-transform", "jxl")  # what "auto" takes without a target: the first that is installed and takes the signal
+NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An .lcn file, the codec and settings that made it, the seconds and device that it took, and the signal's pixels."""
+
+    data: bytes
+    codec: str
+    settings: dict[str, object]
+    seconds: float
+    device: str
+    pixels: int
+
+    @property
+    def bpp(self) -> float:
+        """Bits of the whole file per pixel."""
+        return 8 * len(self.data) / self.pixels
+
+
+def encode(
+    signal: Signal,
+    codec: str = AUTO,
+    settings: Mapping[str, object] = NO_SETTINGS,
+    target: Target | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Encoded:
+    """Compress a signal.
+
+    `codec` "auto" is the first of `PREFERRED`; with a target or with lossless coding it is the codec, of those that have all
+    the settings given, that does best: see `targets.search`. Raises `InvalidSettings`, `UnsupportedMedia`, `WeightsMissing`,
+    `DeviceUnavailable`, and whatever `progress` raises.
+    """
+    began = time.perf_counter()
+    if target is not None:
+        encoded = _encode_to_target(signal, codec, settings, target, device, progress)
+    elif codec != AUTO:
+        encoded = _encode_with(signal, codec, settings, device, progress)
+    elif is_lossless(settings):
+        files = _encode_with_each(signal, codecs_with(signal.kind, *settings), settings, device, progress)
+        encoded = min(files, key=lambda file: len(file.data))
+    else:
+        encoded = next(_encode_with_each(signal, PREFERRED, settings, device, progress))
+    return replace(encoded, seconds=time.perf_counter() - began)
+
+
+def decode(data: bytes, limits: Limits | None = None, device: str = "auto", progress: Progress | None = None) -> Signal:
+    """Restore the signal of an .lcn file.
+
+    Raises `CorruptStream`, `LimitExceeded`, `UnsupportedMedia` for a codec that is not installed, `WeightsMissing` and
+    `WeightsMismatch`; whatever the bytes, nothing else.
+    """
+    stream = container.read(data, limits or Limits())
+    return finished(codec_of(stream, device).decode(stream, progress), stream)
+
+
+def test(data: bytes, limits: Limits | None = None, device: str = "auto") -> None:
+    """Check an .lcn file by decoding it, checksums of symbols included; raises as `decode` does."""
+    decode(data, limits, device)
+
+
+def device_of(codec: type[Codec], device: str) -> str:
+    """Return the device that a codec runs on when `device` is asked for; codecs with `devices` run only on those."""
+    return devices.resolve(device) if "cuda" in getattr(codec, "devices", devices.DEVICES) else "cpu"
+
+
+def codec_of(stream: Stream, device: str) -> Codec:
+    """Return the codec, on its device, that decodes a stream; raises `UnsupportedMedia` for one that is not installed."""
+    if stream.codec not in codec_ids():
+        raise UnsupportedMedia(
+            f"the file needs the codec {stream.codec!r}, which is not installed; there are {', '.join(codec_ids())}"
+        )
+    return open_codec(stream.codec, device_of(codec_class(stream.codec), device))
+
+
+def packed(stream: Stream, signal: Signal, settings: CodecSettings, seconds: float, device: str) -> Encoded:
+    """Return the file of a stream, with the signal's metadata in it."""
+    data = container.write(replace(stream, metadata=signal.metadata))
+    return Encoded(data, stream.codec, settings_used(settings), seconds, device, signal.pixels)
+
+
+def finished(signal: Signal, stream: Stream) -> Signal:
+    """Return a decoded signal with the stream's metadata; raises `CorruptStream` where it is not what the header says."""
+    if signal.shape != stream.shape or signal.bit_depth != stream.bit_depth:
+        raise CorruptStream(f"the payload holds {signal.shape} at {signal.bit_depth} bits, not what the header says")
+    return replace(signal, metadata=dict(stream.metadata))
+
+
+def _encode_with(
+    signal: Signal, name: str, settings: Mapping[str, object], device: str, progress: Progress | None = None
+) -> Encoded:
+    began = time.perf_counter()
+    kind = codec_class(name)
+    chosen = make_settings(kind, settings)
+    place = device_of(kind, device)
+    stream = open_codec(name, place).encode(signal, chosen, progress)
+    return packed(stream, signal, chosen, time.perf_counter() - began, place)
+
+
+def _encode_with_each(
+    signal: Signal, names: Sequence[str], settings: Mapping[str, object], device: str, progress: Progress | None
+) -> Iterator[Encoded]:
+    """Yield a file from every codec that takes the signal; raises the last refusal if none does."""
+    refusal: LaconicError = InvalidSettings(f"no codec has all the settings {', '.join(settings)}")
+    taken = False
+    for name in names:
+        try:
+            yield _encode_with(signal, name, settings, device, progress)
+            taken = True
+        except (UnsupportedMedia, WeightsMissing) as error:
+            refusal = error
+    if not taken:
+        raise refusal
+
+
+def _encode_to_target(
+    signal: Signal, codec: str, settings: Mapping[str, object], target: Target, device: str, progress: Progress | None
+) -> Encoded:
+    if "quality" in settings or is_lossless(settings):
+        name = "quality" if "quality" in settings else "lossless"
+        raise InvalidSettings(f"{name} contradicts a target of {target}: give one of the two")
+    names = codecs_with(signal.kind, "quality", *settings) if codec == AUTO else [codec_class(codec).id]
+    if not names:
+        raise InvalidSettings(f"no codec has all the settings {', '.join(settings)}")
+    if "quality" not in codec_class(names[0]).Settings.model_fields:
+        raise InvalidSettings(f"{codec} has no quality to search for a target of {target}")
+    return search(
+        signal,
+        names,
+        settings,
+        target,
+        encode=lambda name, choice: _encode_with(signal, name, choice, device),
+        decode=lambda data: decode(data, Limits(max_input_bytes=len(data), max_pixels=signal.pixels), device),
+        progress=progress,
+    )

@@ -1,0 +1,185 @@
+"""The trained `image-transform` networks as they run in the codec: integers from pixels to probability tables.
+
+`pack` turns a trained `TransformModel` into the tensors of a weights file; `ExactModel` turns those into networks again, in
+which every fixed-point layer is an `IntegerConv2d`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ...entropy.integer_network import ConvSpec, IntegerConv2d
+from ...entropy.tables import Tables, load_tables
+from .fixed_point import HIDDEN_BITS, FixedPointConv2d
+from .transform_context import (
+    INDEX_STEP,
+    SCALE_COUNT,
+    SYMBOL_BITS,
+    UNIT_BITS,
+    ChannelTables,
+    StepCoder,
+    normalised,
+    to_symbol_grid,
+    walk,
+)
+from .transform_networks import HYPER_MAX, QUALITY_MAX, TransformModel
+from .transform_spec import TransformSpec
+
+GAIN_BITS = 16  # fractional bits of the integer gains
+SIZES = 5  # magnitudes 0 to 3, and 4 or more, have quantiser thresholds of their own
+PIXEL_UNIT = 64.0  # grey levels per unit of the networks
+
+Names = Mapping[str, NDArray]  # type: ignore[type-arg]
+
+
+class ExactConv2d(nn.Module):
+    """An `IntegerConv2d` between real-valued tensors on binary grids; a drop-in for a quantised `FixedPointConv2d`."""
+
+    def __init__(self, name: str, layer: FixedPointConv2d, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+        super().__init__()
+        spec = ConvSpec(
+            in_bits=layer.in_bits,
+            out_bits=layer.out_bits,
+            in_max=layer.in_max,
+            low=layer.out_range[0],
+            high=layer.out_range[1],
+            stride=layer.stride,
+            padding=layer.padding,
+            groups=layer.groups,
+        )
+        self.integer = IntegerConv2d.from_tensors(tensors, name, spec, device)
+        self.scale_in, self.scale_out = 2.0**layer.in_bits, 2.0**-layer.out_bits
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.integer(x * self.scale_in) * self.scale_out
+
+
+def quality_rows(table: Tensor) -> Tensor:
+    """Interpolate rows (rates, C) to one row per quality (101, C), in float64."""
+    position = torch.arange(QUALITY_MAX + 1, dtype=torch.float64) * ((table.shape[0] - 1) / QUALITY_MAX)
+    low = position.floor().clamp(0, table.shape[0] - 2).long()
+    part = (position - low).unsqueeze(1)
+    return table[low].double() * (1 - part) + table[low + 1].double() * part
+
+
+def index_rows(log_scale: Tensor, least: int) -> Tensor:
+    """Return rounded table indices per quality (101, C) of scales per rate (rates, C)."""
+    return torch.round(quality_rows(log_scale) / INDEX_STEP).clamp(least, SCALE_COUNT - 1)
+
+
+def as_integers(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return whole numbers as integers of `dtype`; raises ValueError where one does not fit."""
+    limits = torch.iinfo(dtype)
+    if values.numel() and (values.min() < limits.min or values.max() > limits.max):
+        raise ValueError(f"values of {float(values.min())}..{float(values.max())} do not fit into {dtype}")
+    return values.to(dtype)
+
+
+def pack(model: TransformModel) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and metadata of a weights file: integers, float16 for the synthesis transform."""
+    tensors: dict[str, Tensor] = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, FixedPointConv2d):
+            width = torch.int8 if layer.weight_bits <= 8 else torch.int16
+            tensors[f"{name}.weight"] = as_integers(layer.integer_weight().detach(), width)
+            tensors[f"{name}.shift"] = as_integers(layer.weight_shift(), torch.int8)
+            tensors[f"{name}.bias"] = as_integers(layer.integer_bias().detach(), torch.int32)
+    for name, parameter in model.synthesis.named_parameters():
+        tensors[f"synthesis.{name}"] = parameter.detach().half()
+    gains = torch.round(torch.exp(quality_rows(model.log_gain.detach())) * 2.0**GAIN_BITS)
+    tensors["gain"] = as_integers(gains, torch.int32)
+    tensors["log_inverse_gain"] = model.log_inverse_gain.detach().float()
+    units = torch.exp(quality_rows(model.log_unit)) * 2.0**UNIT_BITS
+    tensors["unit"] = as_integers(torch.round(units), torch.int32)
+    tensors["index"] = as_integers(index_rows(model.log_scale.detach(), -SCALE_COUNT), torch.int8)
+    tables = load_tables("logistic")  # until the export fits its own, and thresholds with them
+    tensors["tables.radius"] = torch.from_numpy(tables.radius.copy())
+    tensors["tables.frequencies"] = torch.from_numpy(tables.frequencies.copy())
+    tensors["threshold"] = torch.zeros(SCALE_COUNT, SIZES, dtype=torch.int8)
+    tensors["hyper_index"] = as_integers(index_rows(model.log_hyper_scale.detach(), 1), torch.uint8)
+    return {k: v.contiguous().cpu() for k, v in tensors.items()}, {"spec": json.dumps(vars(model.spec))}
+
+
+class ExactModel(nn.Module):
+    """The networks of a weights file on a device.
+
+    All tensors between methods are in real units on binary grids (see `transform_networks`) and exact, except `reconstruct`.
+    """
+
+    def __init__(self, tensors: Names, spec: TransformSpec, device: str) -> None:
+        super().__init__()
+        self.spec, self.device = spec, torch.device(device)
+        with torch.random.fork_rng(devices=[]):  # its start values are thrown away: leave the caller's generator alone
+            model = TransformModel(spec)
+        values = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in tensors.items()}
+        replace_fixed_point(model, values, self.device)
+        synthesis = {k.removeprefix("synthesis."): v.float() for k, v in values.items() if k.startswith("synthesis.")}
+        model.synthesis.load_state_dict(synthesis)
+        self.analysis, self.synthesis, self.context = model.analysis, model.synthesis, model.context
+        self.hyper_analysis, self.hyper_synthesis = model.hyper_analysis, model.hyper_synthesis
+        self.gain = values["gain"].double() * 2.0**-GAIN_BITS
+        self.unit = values["unit"].double() * 2.0**-UNIT_BITS
+        self.inverse_gain = torch.exp(quality_rows(values["log_inverse_gain"])).float()
+        self.index, self.hyper_index = values["index"], values["hyper_index"]
+        self.tables = Tables.from_arrays(tensors["tables.radius"], tensors["tables.frequencies"])
+        self.threshold = values["threshold"].to(self.device).float() / 2**SYMBOL_BITS
+        self.requires_grad_(False)
+        self.to(self.device)
+
+    def latents(self, pixels: Tensor, quality: Tensor) -> Tensor:
+        """Return latents in steps (B, C, h, w) of uint8 pixels (B, 3, 16h, 16w) at qualities (B,)."""
+        y = self.analysis((pixels.to(self.device).float() - 128) / PIXEL_UNIT)
+        # on grids of 2**-10 and 2**-16, below 2**13 and 2**12: their product is exact in float64
+        scaled = y.double() * self._at(self.gain, quality)
+        return to_symbol_grid(scaled)
+
+    def quantise(self, offset: Tensor, index: Tensor) -> Tensor:
+        """Return symbols of latents minus means, both in steps, given table indices.
+
+        The nearest integer n, or the next one towards zero where it is nearly as close and saves bits: below
+        n - 1/2 + threshold[index, n]. Table 0 is silent, so its symbols are zero.
+        """
+        size = offset.abs()
+        nearest = torch.floor(size + 0.5)
+        threshold = self.threshold[index.long(), nearest.long().clamp(max=SIZES - 1)]
+        symbols = torch.where(size - nearest + 0.5 < threshold, nearest - 1, nearest).clamp_min(0)
+        return symbols * torch.sign(offset) * (index > 0)
+
+    def _at(self, rows: Tensor, quality: Tensor) -> Tensor:
+        """Return rows (101, C) at qualities (B,) as (B, C, 1, 1) on the device."""
+        return rows[quality.cpu()].to(self.device)[:, :, None, None]
+
+    def hyper_latents(self, y: Tensor, quality: Tensor) -> Tensor:
+        """Return integer hyper-latents (B, hyper, h/4, w/4) of latents (B, C, h, w), h and w multiples of 4."""
+        z = self.hyper_analysis(normalised(y, self._at(self.unit, quality)))
+        return torch.floor(z + 0.5).clamp(-HYPER_MAX, HYPER_MAX)
+
+    def walk(self, z: Tensor, quality: Tensor, size: tuple[int, int], code: StepCoder) -> Tensor:
+        """Visit the latents of tiles of `size` in coding order (see `transform_context.walk`) given hyper-latents `z`."""
+        features = self.hyper_synthesis(z.to(self.device))
+        plane = (quality.to(self.device) * 2.0**-HIDDEN_BITS).float().view(-1, 1, 1, 1)
+        hyper = torch.cat([features, plane.expand(-1, 1, *features.shape[2:])], 1)
+        tables = ChannelTables(self._at(self.index, quality), self._at(self.unit, quality))
+        return walk(self.context, hyper, tables, size, code)
+
+    def reconstruct(self, y: Tensor, quality: Tensor) -> Tensor:
+        """Return uint8 pixels (B, 3, 16h, 16w) of latents in steps; floating point, so +-1 between devices."""
+        # TF32's 10-bit mantissas would move pixels by several levels; the setting does nothing on a CPU
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            pixels = self.synthesis(y.to(self.device) * self._at(self.inverse_gain, quality)) * PIXEL_UNIT + 128
+        return cast(Tensor, pixels).round().clamp(0, 255).to(torch.uint8).cpu()
+
+
+def replace_fixed_point(model: nn.Module, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+    """Put an `ExactConv2d` in the place of every `FixedPointConv2d` of `model`."""
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, FixedPointConv2d)]
+    for name, layer in layers:
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, ExactConv2d(name, layer, tensors, device))

@@ -1,0 +1,145 @@
+"""Media files to signals and back: which formats there are, what a file is, how large it is, its content.
+
+Kinds are told by their first bytes, never by name. The size is read from the header and checked before pixels are decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .errors import UnsupportedMedia
+from .image import readers, writers
+from .image.readers import Header, from_pillow
+from .limits import Limits
+from .signals import Image, Samples, Signal
+
+__all__ = ["FORMATS", "Header", "MediaFormat", "from_pillow", "read", "read_header", "sniff", "write"]
+
+DEFAULT_QUALITY = {"jpeg": 90, "avif": 80}  # the other formats are lossless unless a quality is asked for
+AVIF_BRANDS = (b"avif", b"avis")
+MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"\xff\x0a", "jxl"),
+    (b"\x00\x00\x00\x0cJXL \x0d\x0a\x87\x0a", "jxl"),
+    (b"GIF87a", "gif"),
+    (b"GIF89a", "gif"),
+    (b"BM", "bmp"),
+    (b"II*\x00", "tiff"),
+    (b"MM\x00*", "tiff"),
+    (b"\x93NUMPY", "npy"),
+)
+
+
+@dataclass(frozen=True)
+class MediaFormat:
+    """A kind of file: `signal` is the kind of signal in it, `writes` whether `write` makes it."""
+
+    name: str
+    extension: str
+    media_type: str
+    signal: str
+    writes: bool
+
+
+FORMATS: dict[str, MediaFormat] = {
+    form.name: form
+    for form in (
+        MediaFormat("png", ".png", "image/png", "image", True),
+        MediaFormat("jpeg", ".jpg", "image/jpeg", "image", True),
+        MediaFormat("webp", ".webp", "image/webp", "image", True),
+        MediaFormat("avif", ".avif", "image/avif", "image", True),
+        MediaFormat("jxl", ".jxl", "image/jxl", "image", True),
+        MediaFormat("npy", ".npy", "application/x-npy", "image", True),
+        MediaFormat("ppm", ".ppm", "image/x-portable-anymap", "image", True),
+        MediaFormat("gif", ".gif", "image/gif", "image", False),
+        MediaFormat("bmp", ".bmp", "image/bmp", "image", False),
+        MediaFormat("tiff", ".tiff", "image/tiff", "image", False),
+    )
+}
+
+
+def sniff(data: bytes) -> str:
+    """Return the name of the format that the first bytes show; raises `UnsupportedMedia` that lists what is read."""
+    start = data[:64]
+    for magic, name in MAGIC:
+        if start.startswith(magic):
+            return name
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "webp"
+    if start[4:8] == b"ftyp" and any(brand in AVIF_BRANDS for brand in _brands(start)):
+        return "avif"
+    if len(start) > 2 and start[:1] == b"P" and start[1:2] in b"123456" and start[2:3] in b" \t\r\n#":
+        return "ppm"
+    raise UnsupportedMedia(f"these bytes are no media that we read; we read {', '.join(FORMATS)}")
+
+
+def read_header(data: bytes, limits: Limits | None = None) -> Header:
+    """Return (format, height, width, channels) without decoding a pixel.
+
+    Height and width are of the upright picture. Raises `UnsupportedMedia`, `CorruptMedia`, and `LimitExceeded` for more
+    bytes or pixels than the limits allow.
+    """
+    limits = limits or Limits()
+    limits.check("max_input_bytes", len(data), "the file's length in bytes")
+    header = readers.read_header(data, sniff(data))
+    limits.check("max_pixels", header.height * header.width, "the picture's number of pixels")
+    return header
+
+
+def read(data: bytes, limits: Limits | None = None) -> Signal:
+    """Return the signal in a media file; of several pictures in one file the first.
+
+    Pictures come out upright; palettes as RGB, CMYK as RGB (without its profile), two levels as grey; 16 bits stay; an
+    alpha channel that is opaque everywhere is dropped. ICC, EXIF and XMP payloads are kept. Raises as `read_header` does.
+    """
+    limits = limits or Limits()
+    header = read_header(data, limits)
+    image = readers.read_image(data, header.format)
+    limits.check("max_metadata_bytes", sum(map(len, image.metadata.values())), "the metadata's length in bytes")
+    if image.has_alpha and image.array[..., -1].min() == 2**image.bit_depth - 1:
+        return Image(image.array[..., :-1].copy(), image.metadata)
+    return image
+
+
+def write(signal: Signal, format: str, quality: int | None = None) -> bytes:  # noqa: A002
+    """Return the signal as a media file with the metadata that the format can hold.
+
+    Without a `quality` (0..100) png, webp, jxl, npy and ppm are lossless, jpeg is written at 90 and avif at 80; png, npy and
+    ppm are always lossless. Raises `UnsupportedMedia` for a format that is not written or cannot hold the signal.
+    """
+    make = WRITERS.get(format)
+    if make is None:
+        raise UnsupportedMedia(f"{format!r} is not a format that we write; we write {', '.join(WRITERS)}")
+    return make(signal.array, DEFAULT_QUALITY.get(format) if quality is None else quality, signal.metadata)
+
+
+def _brands(start: bytes) -> list[bytes]:
+    end = min(int.from_bytes(start[:4], "big"), len(start))
+    return [start[at : at + 4] for at in (8, *range(16, end - 3, 4))]
+
+
+def _webp(array: Samples, quality: int | None, metadata: writers.Metadata) -> bytes:
+    if quality is None:
+        return writers.webp_lossless(array, metadata=metadata)
+    return writers.webp(array, quality, metadata=metadata)
+
+
+def _jxl(array: Samples, quality: int | None, metadata: writers.Metadata) -> bytes:
+    if array.dtype.itemsize == 2:  # the encoder would label the samples as linear light
+        raise UnsupportedMedia("jxl files of 16 bits are not written; npy, png and ppm are")
+    if quality is None:
+        return writers.jxl_lossless(array, metadata=metadata)
+    return writers.jxl(array, quality, metadata=metadata)
+
+
+WRITERS: dict[str, Callable[[Samples, int | None, writers.Metadata], bytes]] = {
+    "png": lambda array, quality, metadata: writers.png(array, metadata),
+    "webp": _webp,
+    "jpeg": lambda array, quality, metadata: writers.jpeg(array, quality or 0, metadata=metadata),
+    "avif": lambda array, quality, metadata: writers.avif(array, quality or 0, metadata=metadata),
+    "jxl": _jxl,
+    "npy": lambda array, quality, metadata: writers.npy(array),
+    "ppm": lambda array, quality, metadata: writers.ppm(array),
+}

@@ -1,0 +1,51 @@
+"""Save signals as media files by the name's extension, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from . import media
+from .errors import UnsupportedMedia
+from .signals import Signal
+
+__all__ = ["format_of", "replace_file", "save"]
+
+OTHER_EXTENSIONS = {".jpeg": "jpeg", ".pgm": "ppm", ".pnm": "ppm"}
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """Return the name of the format that a file name's extension asks for.
+
+    >>> format_of("holiday.JPG")
+    'jpeg'
+
+    Raises `UnsupportedMedia` that lists the extensions.
+    """
+    extension = Path(path).suffix.lower()
+    written = {form.extension: form.name for form in media.FORMATS.values() if form.writes}
+    name = (written | OTHER_EXTENSIONS).get(extension)
+    if name is None:
+        what = f"{extension} files are not" if extension else "a file without extension is not"
+        raise UnsupportedMedia(f"{what} written; {', '.join(written)} are")
+    return name
+
+
+def save(signal: Signal, path: str | os.PathLike[str], quality: int | None = None) -> None:
+    """Write a signal as the file that the extension asks for; `quality` as of `media.write`."""
+    replace_file(path, media.write(signal, format_of(path), quality))
+
+
+def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file by way of a temporary one in the same folder, so that no reader ever sees a part of it."""
+    target = Path(path).resolve()  # through a symbolic link, to keep the link
+    temporary = target.with_name(f".{target.name[:80]}.{secrets.token_hex(4)}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,86 @@
+"""Write the golden streams: small .lcn files, what they decode to, and digests of both. Run through scripts/write-golden.
+
+    scripts/write-golden [--replace] [NAME ...]
+
+Writes the streams that are missing, or those named. A stream that exists is never touched without --replace: it stands for
+files that users have, which must decode for ever. Nothing is written where one of those asked for exists.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from laconic.codecs import compress, container, media
+from laconic.codecs.signals import Image
+
+FOLDER = Path(__file__).parent
+DIGESTS = "digests.json"
+
+# Codec and settings of each stream. Pixels of lossless and conventional codecs are pinned by digest; those of
+# image-transform may differ by 1 between devices, so that a picture is kept beside the stream.
+STREAMS: dict[str, tuple[str, dict[str, object]]] = {
+    "image-transform-30": ("image-transform", {"quality": 30}),
+    "image-transform-80": ("image-transform", {"quality": 80}),
+    "jpeg-75": ("jpeg", {"quality": 75, "chroma": "444"}),
+    "webp-lossless": ("webp", {"lossless": True}),
+    "avif-lossless": ("avif", {"lossless": True}),
+    "jxl-lossless": ("jxl", {"lossless": True}),
+}
+
+
+def source() -> Image:
+    """The picture in every stream: 64 x 96 pixels of a photograph, with some detail."""
+    photograph = media.read((FOLDER.parent / "media" / "photograph.png").read_bytes())
+    return Image(photograph.array[-64:, -96:].copy())
+
+
+def pixel_digest(image: Image) -> str:
+    """Return the SHA-256 of the samples in row order."""
+    return hashlib.sha256(np.ascontiguousarray(image.array).tobytes()).hexdigest()
+
+
+def write_stream(folder: Path, name: str) -> dict[str, object]:
+    """Write one stream, and its picture for image-transform; returns its entry of the digests."""
+    codec, settings = STREAMS[name]
+    data = compress.encode(source(), codec, settings, device="cpu").data
+    decoded = compress.decode(data, device="cpu")
+    (folder / f"{name}.lcn").write_bytes(data)
+    entry: dict[str, object] = {"file": hashlib.sha256(data).hexdigest(), "shape": list(decoded.shape)}
+    if codec == "image-transform":
+        (folder / f"{name}.png").write_bytes(media.write(decoded, "png"))
+        entry["symbols"] = container.read(data).digest.hex()
+    else:
+        entry["pixels"] = pixel_digest(decoded)
+    return entry
+
+
+def main(arguments: Iterable[str] | None = None, folder: Path = FOLDER) -> int:
+    """Run from the command line; returns 0, or 1 where streams that exist were asked for without --replace."""
+    parser = argparse.ArgumentParser(prog="write-golden", description="Write the golden streams of the tests.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"streams to write (default: all): {', '.join(STREAMS)}")
+    parser.add_argument("--replace", action="store_true", help="write streams that exist again, with the codecs of today")
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    if unknown := set(options.names) - STREAMS.keys():
+        parser.error(f"no stream is called {', '.join(sorted(unknown))}")
+    present = {path.stem for path in folder.glob("*.lcn")}
+    names = options.names or [name for name in STREAMS if options.replace or name not in present]
+    if not options.replace and (kept := sorted(present.intersection(names))):
+        print(f"kept, because --replace was not given: {', '.join(kept)}")
+        return 1
+    path = folder / DIGESTS
+    digests = json.loads(path.read_text()) if path.exists() else {}
+    for name in names:
+        digests[name] = write_stream(folder, name)
+        print(f"wrote {name}.lcn")
+    path.write_text(json.dumps(dict(sorted(digests.items())), indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

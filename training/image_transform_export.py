@@ -1,0 +1,165 @@
+"""Turn a checkpoint of `image_transform` into the weights file that the codec loads, and pin it.
+
+    python -m laconic.training.image_transform_export --checkpoint DIR --photos DIR --name image-transform-1 --out weights
+
+Networks become integers. Then, on training photographs coded with them, two sets of tables are fitted: probability tables
+(the histogram of symbols under each index, smoothed with the logistic one) and thresholds of the quantiser (rate-distortion
+optimised quantisation: a symbol shrinks by one where the bits that saves outweigh the error it adds). Unlike the recipe this
+needs the whole package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from laconic.codecs.image.transform_coding import hyper_indices
+from laconic.codecs.image.transform_context import SCALE_COUNT, SYMBOL_BITS
+from laconic.codecs.image.transform_model import SIZES, ExactModel, pack
+from laconic.codecs.image.transform_networks import TransformModel
+from laconic.codecs.image.transform_spec import TransformSpec
+from laconic.entropy.tables import PRECISION, Tables, load_tables
+
+from .image_transform import read_photos
+
+QUALITIES = (5, 20, 35, 50, 65, 80, 95)
+PRIOR = 300.0  # weight of the logistic table against the histogram, in symbols
+BITS_PER_STEP = 27.0  # bits that are worth a whole step of shrinking; see `fit_thresholds`
+CROP = 512  # pixels
+
+
+class Histograms:
+    """Counts of symbols under each table index, escapes in the last bin."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.counts = [np.zeros(2 * int(radius) + 2) for radius in tables.radius]
+
+    def note(self, symbols: Tensor, index: Tensor) -> None:
+        """Count symbols under their indices, tensors of one shape."""
+        k, s = index.flatten().long().cpu().numpy(), symbols.flatten().long().cpu().numpy()
+        for table in np.unique(k):
+            chosen, bins = s[k == table], self.counts[table]
+            radius = (bins.size - 2) // 2
+            np.add.at(bins, np.where(np.abs(chosen) > radius, bins.size - 1, chosen + radius), 1)
+
+
+@torch.inference_mode()
+def observe(model: ExactModel, pictures: list[Tensor]) -> Histograms:
+    """Code pictures (3, H, W) at all `QUALITIES`, quantised as the model quantises now."""
+    seen = Histograms(model.tables)
+    for picture in pictures:
+        for value in QUALITIES:
+            quality = torch.tensor([value])
+            y = model.latents(picture[None], quality)
+            size = (y.shape[2], y.shape[3])
+            z = model.hyper_latents(F.pad(y, (0, -size[1] % 4, 0, -size[0] % 4), mode="replicate"), quality)
+            seen.note(z, hyper_indices(model, quality, size))
+
+            def code(start: int, phase: tuple[int, int], mean: Tensor, index: Tensor, y: Tensor = y) -> Tensor:
+                offset = y[:, start : start + mean.shape[1], phase[0] :: 2, phase[1] :: 2] - mean
+                symbols = model.quantise(offset, index)
+                seen.note(symbols, index)
+                return symbols
+
+            model.walk(z, quality, size, code)
+    return seen
+
+
+def fit_tables(seen: Histograms) -> Tables:
+    """Return tables of the smoothed, symmetric histograms."""
+    logistic = load_tables("logistic")
+    frequencies = []
+    for k, counts in enumerate(seen.counts):
+        prior = logistic.table(k).astype(np.float64) / 2**PRECISION
+        symmetric = counts.copy()
+        symmetric[:-1] = (counts[:-1] + counts[-2::-1]) / 2
+        p = symmetric + PRIOR * prior
+        integers = np.maximum(1, np.floor(p / p.sum() * 2**PRECISION)).astype(np.int64)
+        integers[int(np.argmax(integers))] += 2**PRECISION - int(integers.sum())
+        frequencies.append(integers)
+    return Tables.from_arrays(logistic.radius, np.concatenate(frequencies))
+
+
+def fit_thresholds(tables: Tables) -> Tensor:
+    """Return thresholds (64, SIZES), int8 in 1/16 step, from the bits that one less in magnitude saves.
+
+    Shrinking n to n - 1 at distance d from n - 1/2 adds 2 d steps**2 to the squared error and saves bits(n) - bits(n - 1).
+    Training balances bits against lambda times squared error with steps near 1.35 sqrt(26 / lambda), so that one squared
+    step is worth about 16 bits at every rate: shrink where d < saved / 32. Of a few divisors the one that served training
+    photographs best was 27: smaller symbols also make their neighbours cheaper.
+    """
+    threshold = np.zeros((SCALE_COUNT, SIZES))
+    for k in range(1, SCALE_COUNT):
+        bits = PRECISION - np.log2(tables.table(k).astype(np.float64))
+        radius = int(tables.radius[k])
+        for n in range(1, min(SIZES, radius + 1)):
+            threshold[k, n] = max(0.0, bits[radius + n] - bits[radius + n - 1]) / BITS_PER_STEP
+    return torch.from_numpy(np.rint(threshold * 2**SYMBOL_BITS)).clamp(0, 127).to(torch.int8)
+
+
+def calibrate(tensors: dict[str, Tensor], spec: TransformSpec, pictures: list[Tensor]) -> None:
+    """Fit tables and thresholds into `tensors`; twice, because each changes what the other sees."""
+    for _ in range(2):
+        tensors["threshold"] = fit_thresholds(tables_of(tensors))
+        seen = observe(ExactModel({k: v.numpy() for k, v in tensors.items()}, spec, "cpu"), pictures)
+        tensors["tables.frequencies"] = torch.from_numpy(fit_tables(seen).frequencies.copy())
+
+
+def tables_of(tensors: dict[str, Tensor]) -> Tables:
+    """Return the probability tables among the tensors of a weights file."""
+    return Tables.from_arrays(tensors["tables.radius"].numpy(), tensors["tables.frequencies"].numpy())
+
+
+def calibration_pictures(photos: Path, count: int) -> Iterator[Tensor]:
+    """Yield centre crops of evenly chosen training photographs, sizes multiples of 64."""
+    training, _ = read_photos(photos)
+    for picture in training[:: max(1, len(training) // count)]:
+        height, width = (min(n // 64 * 64, CROP) for n in picture.shape[1:])
+        top, left = (picture.shape[1] - height) // 2, (picture.shape[2] - width) // 2
+        yield picture[:, top : top + height, left : left + width]
+
+
+def pin(out: Path, file: str, raw: bytes) -> None:
+    """Write a weights file and name it first among its codec's pins."""
+    (out / file).write_bytes(raw)
+    path = out / "pins.json"
+    pins = json.loads(path.read_text()) if path.exists() else {}
+    others = [entry for entry in pins.get("image-transform", []) if entry["file"] != file]
+    pins["image-transform"] = [{"file": file, "sha256": hashlib.sha256(raw).hexdigest()}, *others]
+    path.write_text(json.dumps(pins, indent=2) + "\n")
+
+
+def main() -> None:
+    """Export a checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--photos", type=Path, required=True, help="folder of tar files of pictures")
+    parser.add_argument("--out", type=Path, default=Path("weights"))
+    parser.add_argument("--name", required=True, help="the weights file's name without its ending")
+    parser.add_argument("--pictures", type=int, default=64, help="photographs to calibrate on")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    progress = json.loads((arguments.checkpoint / "progress.json").read_text())
+    spec = TransformSpec(**{**progress["spec"], "groups": tuple(progress["spec"]["groups"])})
+    model = TransformModel(spec)
+    model.load_state_dict(load_file(arguments.checkpoint / "average.safetensors"))
+    tensors, metadata = pack(model)
+    calibrate(tensors, spec, list(calibration_pictures(arguments.photos, arguments.pictures)))
+    metadata |= {"steps": str(progress["step"]), "seconds": str(round(progress["seconds"]))}
+    raw = save(tensors, metadata)
+    pin(arguments.out, f"{arguments.name}.safetensors", raw)
+    print(f"{arguments.name}: {len(raw):,} bytes after {progress['step']:,} steps, {progress['seconds']:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
