@@ -1,0 +1,116 @@
+"""The codecs that a service offers: opened, warmed up, and identified so that their output can be cached."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from ..codecs import compress
+from ..codecs.codec import BatchCodec, Codec
+from ..codecs.errors import DeviceUnavailable, LaconicError, WeightsMissing
+from ..codecs.registry import codec_class, codec_ids, open_codec
+from ..codecs.signals import Image
+from ..codecs.weights import pinned_weights
+from .logs import Log
+from .settings import ServiceSettings
+
+__all__ = ["Catalogue", "Served", "open_catalogue"]
+
+WRITERS = ("Pillow", "imagecodecs", "constriction")  # libraries whose version may change the bytes of a result
+
+
+@dataclass(frozen=True)
+class Served:
+    """A codec that is open on its device, and the SHA-256 of its weights files."""
+
+    codec: Codec
+    device: str
+    weights: tuple[str, ...]
+
+    @property
+    def batches(self) -> bool:
+        """Whether the codec codes several signals at once."""
+        return isinstance(self.codec, BatchCodec)
+
+    def summary(self) -> dict[str, object]:
+        """Return what /v1/codecs tells of every codec."""
+        codec = self.codec
+        fields = codec.Settings.model_fields
+        return {
+            "id": codec.id,
+            "signal": codec.signal,
+            "lossless": codec.lossless or "lossless" in fields,
+            "device": self.device,
+            "weights": list(self.weights),
+            "settings": self.schema(),
+        }
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the settings."""
+        return self.codec.Settings.model_json_schema()
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The codecs served, why others are not, and `identity`: changes whenever some output might."""
+
+    served: Mapping[str, Served]
+    missing: Mapping[str, str]
+    identity: str
+
+
+def open_catalogue(settings: ServiceSettings, log: Log) -> Catalogue:
+    """Open every allowed codec and code a small picture with it both ways, so that first requests find kernels compiled.
+
+    A codec that does not open is logged and left out. Raises `DeviceUnavailable` for a device that is absent or not exact,
+    `WeightsMissing` when no codec is left. Sets torch's threads for the calling thread.
+    """
+    import torch  # heavy: after the process listens
+
+    torch.set_num_threads(settings.threads)
+    served: dict[str, Served] = {}
+    missing: dict[str, str] = {}
+    for name in settings.codecs or codec_ids():
+        began = time.perf_counter()
+        try:
+            served[name] = _open(name, settings.device)
+            log.info("codec ready", codec=name, device=served[name].device, seconds=round(time.perf_counter() - began, 3))
+        except DeviceUnavailable:
+            raise
+        except LaconicError as error:
+            missing[name] = str(error)
+            log.warning("codec missing", codec=name, reason=str(error))
+        except Exception as error:  # one codec's defect must not keep the others from being served
+            missing[name] = f"it does not open: {type(error).__name__}"
+            log.error("codec broken", codec=name, exc_info=error)
+    if not served:
+        raise WeightsMissing(f"no codec can be opened: {missing}")
+    return Catalogue(served, missing, _identity(served))
+
+
+def _open(name: str, device: str) -> Served:
+    kind = codec_class(name)
+    place = compress.device_of(kind, device)
+    served = Served(open_codec(name, place), place, _weights(name))
+    picture = Image(np.arange(64 * 64 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 64, 3))
+    compress.decode(compress.encode(picture, name, device=device).data, device=device)
+    return served
+
+
+def _weights(name: str) -> tuple[str, ...]:
+    try:
+        return tuple(pin.sha256 for pin in pinned_weights(name))
+    except (ImportError, OSError):  # an installation without any weights
+        return ()
+
+
+def _identity(served: Mapping[str, Served]) -> str:
+    parts = [f"laconic {version('laconic')}", *(f"{library} {version(library)}" for library in WRITERS)]
+    parts += [f"{name} {entry.device} {' '.join(entry.weights)}" for name, entry in served.items()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

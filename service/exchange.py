@@ -1,0 +1,107 @@
+"""Carry one coding request from its queue place to its result: in time, and only while its client listens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, ParamSpec, TypeVar
+
+from starlette.types import Receive
+
+from ..codecs.compress import Encoded
+from ..codecs.errors import Cancelled
+from ..codecs.signals import Signal
+from .coding import Job
+from .problems import ClientGone, RequestTimeout
+from .runtime import Runtime
+from .settings import variable
+
+__all__ = ["Exchange", "while_connected"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Exchange:
+    """One request's way through the service; `spans` are the seconds it spent in each part."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.spans: dict[str, float] = {}
+        self.stage = "waiting"
+        self.began = time.perf_counter()
+
+    @asynccontextmanager
+    async def room(self, pixels: int) -> AsyncIterator[None]:
+        """Wait for room for a picture in memory, and hold it for as long as the block lasts."""
+        self.stage = "waiting"
+        began = time.perf_counter()
+        async with self.runtime.gate.hold(pixels):
+            self._add("queue", began)
+            yield
+
+    async def in_pool(self, span: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call on a reading thread and note the time as `span`."""
+        self.stage = span
+        began = time.perf_counter()
+        result = await self.runtime.in_pool(function, *args, **kwargs)
+        self._add(span, began)
+        return result
+
+    async def on_device(self, job: Job) -> Encoded | Signal:
+        """Have the device's owner run a job, and note its spans; a cancelled wait abandons the job."""
+        self.stage = "waiting for the device"
+        began = time.perf_counter()
+        try:
+            outcome = await asyncio.wrap_future(self.runtime.owner.submit(job))
+        except asyncio.CancelledError:
+            job.abandoned.set()
+            raise
+        self._add("queue", min(time.perf_counter(), began + outcome.seconds))
+        self.spans |= outcome.spans
+        return outcome.value
+
+    def _add(self, span: str, began: float) -> None:
+        self.spans[span] = self.spans.get(span, 0.0) + time.perf_counter() - began
+
+    def server_timing(self) -> str:
+        """Return the spans as a Server-Timing value, in milliseconds."""
+        spans = self.spans | {"total": time.perf_counter() - self.began}
+        return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in spans.items())
+
+    async def finish(self, work: Coroutine[Any, Any, T], receive: Receive) -> T:
+        """Await the work for at most `request_timeout_s`; raises `RequestTimeout`, or `ClientGone` if the client leaves."""
+        limit = self.runtime.settings.request_timeout_s
+        try:
+            async with asyncio.timeout(limit):
+                return await while_connected(work, receive)
+        except TimeoutError as error:
+            setting = variable("request_timeout_s")
+            raise RequestTimeout(f"not done after {limit:g} s ({self.stage}); {setting} allows more") from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # this request itself was cancelled, not its job
+                raise
+            raise Cancelled("the service stopped before the work was done") from error
+
+
+async def while_connected(work: Coroutine[Any, Any, T], receive: Receive) -> T:
+    """Await the work, but cancel it and raise `ClientGone` as soon as the client disconnects."""
+    task = asyncio.create_task(work)
+    watch = asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone("the client left before the work was done")
+        return task.result()
+    finally:
+        for pending in (task, watch):
+            pending.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

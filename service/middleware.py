@@ -1,0 +1,81 @@
+"""What wraps every request: its id, its log line, its metrics, and the problem that answers whatever goes wrong."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .problems import QueueFull, Unavailable, answer, describe
+from .runtime import Runtime
+
+__all__ = ["Observation"]
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds: counted, not logged
+
+
+class Observation:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, runtime: Runtime) -> None:
+        self.app, self.runtime = app, runtime
+        self.metrics, self.log = runtime.metrics, runtime.log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        state = scope.setdefault("state", {})
+        state["request_id"], state["notes"] = request_id, {}
+        began, status = time.perf_counter(), 0
+
+        async def send_observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                headers["X-Content-Type-Options"] = "nosniff"
+            await send(message)
+
+        self.runtime.in_flight += 1
+        try:
+            await self.app(scope, receive, send_observed)
+        except Exception as error:
+            self._note_failure(error, request_id)
+            if status == 0:
+                await answer(error, scope["path"], request_id)(scope, receive, send_observed)
+        finally:
+            self.runtime.in_flight -= 1
+            self._record(scope, status or 499, time.perf_counter() - began)
+
+    def _note_failure(self, error: Exception, request_id: str) -> None:
+        """Count refusals; log what is the service's own fault, with its traceback."""
+        if isinstance(error, QueueFull):
+            self.metrics.rejected.labels(error.limit).inc()
+        if describe(error)[0].status in (500, 503) and not isinstance(error, Unavailable):
+            self.log.error("failure", request_id=request_id, exc_info=error)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        self.metrics.requests.labels(method, route, str(status)).inc()
+        self.metrics.duration.labels(method, route).observe(seconds)
+        if route not in _QUIET:
+            self.log.info(
+                "request",
+                request_id=scope["state"]["request_id"],
+                method=method,
+                path=scope["path"],
+                status=status,
+                milliseconds=round(seconds * 1000, 2),
+                **scope["state"]["notes"],
+            )

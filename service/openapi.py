@@ -1,0 +1,119 @@
+"""The service's OpenAPI description: FastAPI's paths, with bodies, parameters and answers of the coding routes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from . import problems
+from .catalogue import Catalogue
+from .problems import PROBLEMS
+from .routes_coding import MEDIA_TYPE, OUTPUT_FORMATS
+from .runtime import Runtime
+
+__all__ = ["openapi_schema"]
+
+Schema = dict[str, Any]  # OpenAPI documents are free-form JSON
+
+_BINARY: Schema = {"type": "string", "format": "binary", "minLength": 1}
+_COMMON = (500, 503)
+_CODING = (400, 408, 413, 415, 422, 429, 500, 503, 504)
+
+
+def openapi_schema(app: FastAPI, runtime: Runtime) -> Schema:
+    """Return the OpenAPI 3.1 document; kept once the codecs are known."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    document: Schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+    document.setdefault("components", {})["schemas"] = {"Problem": _problem_schema()}
+    paths = document["paths"]
+    for path, methods in paths.items():
+        for operation in methods.values():
+            operation["responses"] = {"200": _json_answer({"type": "object"}), **_problems(_COMMON)}
+        if path in ("/", "/livez"):
+            methods["get"]["responses"].pop("503")
+    paths["/metrics"]["get"]["responses"]["200"] = _answer("Prometheus text", "text/plain", {"type": "string"})
+    _describe_coding(paths)
+    if not runtime.owner.ready:
+        return document
+    paths["/v1/encode"]["post"]["parameters"] = _encode_parameters(runtime.catalogue)
+    app.openapi_schema = document
+    return document
+
+
+def _describe_coding(paths: Schema) -> None:
+    encode, decode = paths["/v1/encode"]["post"], paths["/v1/decode"]["post"]
+    inspect, codec = paths["/v1/inspect"]["post"], paths["/v1/codecs/{codec}"]["get"]
+    for operation, taken in ((encode, "application/octet-stream"), (decode, MEDIA_TYPE), (inspect, MEDIA_TYPE)):
+        operation["requestBody"] = {"required": True, "content": {taken: {"schema": _BINARY}}}
+        operation["responses"] = {"200": _json_answer({"type": "object"}), **_problems(_CODING)}
+    encode["responses"]["200"] = _answer("The .lcn file", MEDIA_TYPE, _BINARY)
+    decode["responses"]["200"] = {
+        "description": "The picture, in the form that Accept asks for",
+        "content": {kind: {"schema": _BINARY} for kind in OUTPUT_FORMATS},
+    }
+    decode["responses"] |= _problems((406,))
+    decode["parameters"] = [
+        _parameter("quality", {"type": "integer", "minimum": 0, "maximum": 100}, "of a lossy output format")
+    ]
+    for operation in (encode, decode):
+        operation["responses"]["304"] = {"description": "If-None-Match has the ETag that the answer would have"}
+    codec["responses"] |= _problems((404,))
+    codec["parameters"] = [{"name": "codec", "in": "path", "required": True, "schema": {"type": "string"}}]
+
+
+def _encode_parameters(catalogue: Catalogue) -> list[Schema]:
+    """Return the query parameters of /v1/encode: the codec, the targets and every setting of any codec."""
+    parameters = [
+        _parameter("codec", {"type": "string", "enum": ["auto", *catalogue.served], "default": "auto"}, "codec id"),
+        _parameter("target_psnr", {"type": "number", "exclusiveMinimum": 0, "maximum": 100}, "dB to reach at least"),
+        _parameter("target_bpp", {"type": "number", "exclusiveMinimum": 0, "maximum": 1000}, "bits per pixel to stay under"),
+        _parameter("target_bytes", {"type": "integer", "minimum": 1}, "file size to stay under"),
+    ]
+    settings: dict[str, list[Schema]] = {}
+    users: dict[str, list[str]] = {}
+    for name, served in catalogue.served.items():
+        for setting, schema in served.schema().get("properties", {}).items():
+            kind = {key: value for key, value in schema.items() if key not in ("title", "default")}
+            alike = settings.setdefault(setting, [])
+            if kind not in alike:
+                alike.append(kind)
+            users.setdefault(setting, []).append(name)
+    for setting, kinds in settings.items():
+        schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+        parameters.append(_parameter(setting, schema, f"setting of {', '.join(users[setting])}"))
+    return parameters
+
+
+def _parameter(name: str, schema: Schema, description: str) -> Schema:
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+
+
+def _answer(description: str, media_type: str, schema: Schema) -> Schema:
+    return {"description": description, "content": {media_type: {"schema": schema}}}
+
+
+def _json_answer(schema: Schema) -> Schema:
+    return _answer("Success", "application/json", schema)
+
+
+def _problems(statuses: tuple[int, ...]) -> Schema:
+    titles: dict[int, list[str]] = {}
+    for problem in PROBLEMS.values():
+        titles.setdefault(problem.status, []).append(problem.title)
+    reference = {"$ref": "#/components/schemas/Problem"}
+    return {str(status): _answer("; ".join(titles[status]), problems.MEDIA_TYPE, reference) for status in statuses}
+
+
+def _problem_schema() -> Schema:
+    text: Schema = {"type": "string"}
+    number: Schema = {"type": "integer"}
+    names = ("type", "title", "detail", "instance", "code", "request_id")
+    return {
+        "type": "object",
+        "description": "RFC 9457 problem details",
+        "required": [*names, "status"],
+        "properties": {name: text for name in names} | {"status": number, "limit": number, "actual": number, "setting": text},
+    }

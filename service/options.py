@@ -1,0 +1,98 @@
+"""What a request asks for, from its query string; nothing unknown is ignored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from starlette.datastructures import QueryParams
+
+from ..codecs import compress
+from ..codecs.errors import InvalidSettings
+from ..codecs.settings import make_settings
+from ..codecs.targets import Target
+from .catalogue import Catalogue
+
+__all__ = ["EncodeOptions", "decode_quality", "encode_options", "entity_tag", "no_options"]
+
+TARGETS = {"target_psnr": float, "target_bpp": float, "target_bytes": int}
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """A codec's id or "auto", its settings as text, and the target, None without one."""
+
+    codec: str
+    settings: Mapping[str, str]
+    target: Target | None
+
+
+def encode_options(query: QueryParams, catalogue: Catalogue) -> EncodeOptions:
+    """Return the options of /v1/encode; raises `InvalidSettings` that lists the valid names."""
+    given = _single_values(query)
+    codec = given.pop("codec", compress.AUTO)
+    if codec != compress.AUTO and codec not in catalogue.served:
+        raise InvalidSettings(f"no codec {codec!r} is served; there are auto, {', '.join(catalogue.served)}")
+    target = _target({name: given.pop(name) for name in TARGETS if name in given})
+    if codec == compress.AUTO:
+        _check_names(given, {name for entry in catalogue.served.values() for name in entry.codec.Settings.model_fields})
+    else:
+        make_settings(type(catalogue.served[codec].codec), given)
+    return EncodeOptions(codec, given, target)
+
+
+def decode_quality(query: QueryParams) -> int | None:
+    """Return the quality (0 to 100) of a lossy output file that /v1/decode is asked for, None without one."""
+    given = _single_values(query)
+    text = given.pop("quality", None)
+    _check_names(given, {"quality"})
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 3 and int(text) <= 100):
+        raise InvalidSettings(f"quality is {text!r}, not a whole number of 0 to 100")
+    return int(text)
+
+
+def no_options(query: QueryParams) -> None:
+    """Raise `InvalidSettings` if there is any parameter."""
+    _check_names(_single_values(query), set())
+
+
+def entity_tag(body: bytes, *options: object) -> str:
+    """Return the strong ETag of what these bytes become under these options."""
+    digest = hashlib.sha256(repr(options).encode())
+    digest.update(b"\0")
+    digest.update(body)
+    return f'"{digest.hexdigest()}"'
+
+
+def _single_values(query: QueryParams) -> dict[str, str]:
+    names = [name for name, _ in query.multi_items()]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InvalidSettings(f"{', '.join(map(repr, twice))} is given more than once")
+    return dict(query.multi_items())
+
+
+def _check_names(given: Mapping[str, str], valid: set[str]) -> None:
+    unknown = [name for name in given if name not in valid]
+    if unknown:
+        there_are = f"there are {', '.join(sorted(valid))}" if valid else "there are none"
+        raise InvalidSettings(f"no parameter is called {', '.join(map(repr, unknown))}; {there_are}")
+
+
+def _target(given: Mapping[str, str]) -> Target | None:
+    if not given:
+        return None
+    if len(given) > 1:
+        raise InvalidSettings(f"one target at a time, not {' and '.join(given)}")
+    name, text = next(iter(given.items()))
+    try:
+        value = TARGETS[name](text)
+    except ValueError as error:
+        raise InvalidSettings(f"{name} is {text!r}, not a number") from error
+    try:
+        return Target(**{name.removeprefix("target_"): value})
+    except OverflowError as error:  # an integer beyond any float
+        raise InvalidSettings(f"{name} is larger than any file") from error

@@ -1,0 +1,176 @@
+"""Problems: one table from error class to HTTP status and title, and the RFC 9457 answer made from it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from ..codecs.errors import (
+    Cancelled,
+    CorruptMedia,
+    CorruptStream,
+    DeviceUnavailable,
+    InvalidSettings,
+    LaconicError,
+    LimitExceeded,
+    TruncatedStream,
+    UnsupportedMedia,
+    WeightsMismatch,
+    WeightsMissing,
+)
+from .settings import ServiceSettings, variable
+
+__all__ = [
+    "MEDIA_TYPE",
+    "PROBLEMS",
+    "BadRequest",
+    "BodyTimeout",
+    "ClientGone",
+    "NoSuchCodec",
+    "NotAcceptable",
+    "Problem",
+    "QueueFull",
+    "RequestTimeout",
+    "Unavailable",
+    "answer",
+    "describe",
+]
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class BadRequest(LaconicError):
+    """The request itself is malformed: no body, a bad header."""
+
+    code = "bad-request"
+
+
+class NoSuchCodec(LaconicError, LookupError):
+    """A path names a codec that is not served."""
+
+    code = "no-such-codec"
+
+
+class NotAcceptable(LaconicError):
+    """No media type that the client accepts can be written."""
+
+    code = "not-acceptable"
+
+
+class BodyTimeout(LaconicError, TimeoutError):
+    """The body did not arrive in time."""
+
+    code = "body-timeout"
+
+
+class QueueFull(LaconicError):
+    """The service has as much work as it may hold; `retry_after` is in seconds."""
+
+    code = "queue-full"
+
+    def __init__(self, limit: str, allowed: int, actual: int, setting: str, retry_after: int = 1) -> None:
+        super().__init__(f"{limit} is {actual:,} of {allowed:,}: retry in {retry_after} s, or raise {setting}")
+        self.limit, self.allowed, self.actual, self.setting = limit, allowed, actual, setting
+        self.retry_after = retry_after
+
+
+class Unavailable(LaconicError):
+    """The service starts, drains or has failed; `retry_after` is in seconds."""
+
+    code = "unavailable"
+    retry_after = 2
+
+
+class RequestTimeout(LaconicError, TimeoutError):
+    """The work took longer than a request may."""
+
+    code = "request-timeout"
+
+
+class ClientGone(LaconicError):
+    """The client closed the connection; nobody reads the answer, 499 is for logs and metrics."""
+
+    code = "client-gone"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An HTTP status and the title that goes with an error class."""
+
+    status: int
+    title: str
+
+
+PROBLEMS: dict[type[BaseException], Problem] = {
+    BadRequest: Problem(400, "The request is malformed"),
+    CorruptMedia: Problem(400, "The media file is damaged"),
+    CorruptStream: Problem(400, "The .lcn file is damaged"),
+    TruncatedStream: Problem(400, "The .lcn file ends too early"),
+    NoSuchCodec: Problem(404, "No such codec"),
+    NotAcceptable: Problem(406, "No acceptable output format"),
+    BodyTimeout: Problem(408, "The body came too slowly"),
+    LimitExceeded: Problem(413, "The input is too large"),
+    UnsupportedMedia: Problem(415, "Unsupported media"),
+    InvalidSettings: Problem(422, "Invalid settings"),
+    WeightsMissing: Problem(422, "Weights that this needs are not installed here"),
+    WeightsMismatch: Problem(422, "The weights installed here are not the ones that this needs"),
+    QueueFull: Problem(429, "Too many requests"),
+    ClientGone: Problem(499, "The client closed the connection"),
+    Exception: Problem(500, "Internal error"),
+    Cancelled: Problem(503, "The work was cancelled"),
+    DeviceUnavailable: Problem(503, "The device is not available"),
+    MemoryError: Problem(503, "Out of memory"),
+    Unavailable: Problem(503, "The service is not available"),
+    RequestTimeout: Problem(504, "The work took too long"),
+}
+
+
+HINTS = {404: "there is nothing here; GET / lists what there is", 405: "the Allow header lists the methods of this path"}
+
+
+def describe(error: BaseException) -> tuple[Problem, str, str]:
+    """Return the problem of an error, its stable code and what may be told about it."""
+    if isinstance(error, HTTPException):
+        phrase = HTTPStatus(error.status_code).phrase
+        detail = HINTS.get(error.status_code, str(error.detail))
+        return Problem(error.status_code, phrase), phrase.lower().replace(" ", "-"), detail
+    kind = next(cls for cls in type(error).__mro__ if cls in PROBLEMS)
+    if isinstance(error, LaconicError):
+        return PROBLEMS[kind], error.code, str(error)
+    code = PROBLEMS[kind].title.lower().replace(" ", "-")
+    return PROBLEMS[kind], code, "the service's log has the details under this request id"
+
+
+def answer(error: BaseException, instance: str, request_id: str) -> Response:
+    """Return the error as `application/problem+json`, whatever it is."""
+    problem, code, detail = describe(error)
+    members: dict[str, object] = {
+        "type": f"urn:laconic:problem:{code}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": detail,
+        "instance": instance,
+        "code": code,
+        "request_id": request_id,
+    }
+    headers: dict[str, str] = {}
+    if isinstance(error, LimitExceeded | QueueFull):
+        members |= {"limit": error.allowed, "actual": error.actual, "setting": _setting(error.setting)}
+        members["detail"] = detail.replace(error.setting, _setting(error.setting))
+    if isinstance(error, QueueFull | Unavailable):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, HTTPException) and error.headers:
+        headers.update(error.headers)
+    if problem.status in (408, 413):  # the body was not read to its end
+        headers["Connection"] = "close"
+    return Response(json.dumps(members), problem.status, headers, MEDIA_TYPE)
+
+
+def _setting(name: str) -> str:
+    """Name the setting as whoever runs the service would: by its variable."""
+    field = name.rpartition(".")[2].lower()
+    return variable(field) if field in ServiceSettings.model_fields else name

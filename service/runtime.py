@@ -1,0 +1,102 @@
+"""What one running service holds: settings, metrics, log, body reader, device owner, reading threads, codecs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import ParamSpec, TypeVar
+
+from ..codecs.errors import InvalidSettings
+from ..codecs.limits import Limits
+from ..codecs.registry import codec_ids
+from .body import BodyReader
+from .catalogue import Catalogue, open_catalogue
+from .coding import Coder, Job, Outcome
+from .gate import Gate
+from .logs import Log, make_log
+from .metrics import Metrics
+from .owner import DeviceOwner
+from .problems import Unavailable
+from .settings import ServiceSettings
+
+__all__ = ["Runtime"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Runtime:
+    """The state behind the routes; belongs to one event loop. `open` runs it for as long as the block lasts.
+
+    The gate lets two batches of pictures into memory at once, and four of the largest: reading overlaps with coding, while a
+    long queue holds compressed bytes only.
+    """
+
+    def __init__(self, settings: ServiceSettings, log: Log | None = None) -> None:
+        unknown = sorted(set(settings.codecs) - set(codec_ids()))
+        if unknown:
+            raise InvalidSettings(f"LACONIC_CODECS has {', '.join(unknown)}; there are {', '.join(codec_ids())}")
+        self.settings = settings
+        self.limits = Limits(max_input_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels)
+        self.log = log or make_log()
+        self.metrics = Metrics()
+        self.bodies = BodyReader(settings)
+        self.gate = Gate(2 * settings.max_batch, 4 * settings.max_pixels)
+        self.owner = DeviceOwner[Job, Outcome](self._run, settings, self._prepare, self.metrics.batch.observe)
+        self.metrics.watch_depth(lambda: self.owner.depth)
+        self.draining = False
+        self.in_flight = 0
+        self._catalogue: Catalogue | None = None
+        self._coder: Coder | None = None
+        self._pool = ThreadPoolExecutor(max(2, settings.threads), thread_name_prefix="media")
+
+    def _prepare(self) -> None:
+        """Open and warm every codec, on the owner's thread."""
+        try:
+            self._catalogue = open_catalogue(self.settings, self.log)
+        except Exception as error:
+            self.log.error("start failed", exc_info=error)
+            raise
+        self._coder = Coder(self._catalogue, self.limits, self.settings.device)
+
+    def _run(self, jobs: Sequence[Job]) -> Sequence[Outcome | BaseException]:
+        return self.coder.run(jobs)
+
+    @property
+    def coder(self) -> Coder:
+        """Makes jobs and runs them; raises `Unavailable` as `catalogue` does."""
+        if self._coder is None:
+            raise Unavailable("the service is starting: its codecs are being opened")
+        return self._coder
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The codecs served; raises `Unavailable` until they are open, and for ever if that failed."""
+        if self.owner.failure is not None:
+            raise Unavailable(f"the service could not start: {self.owner.failure}")
+        if not self.owner.ready or self._catalogue is None:
+            raise Unavailable("the service is starting: its codecs are being opened")
+        return self._catalogue
+
+    def check_accepting(self) -> Catalogue:
+        """Return the catalogue; raises `Unavailable` when the service starts, drains or has failed."""
+        if self.draining:
+            raise Unavailable("the service is shutting down")
+        return self.catalogue
+
+    async def in_pool(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call on one of the reading threads, so that the event loop stays free."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*args, **kwargs))
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Run the owner and the reading threads."""
+        self.owner.start()
+        try:
+            yield
+        finally:
+            self.draining = True
+            await asyncio.to_thread(self.owner.stop, 1.0)
+            self._pool.shutdown(wait=False, cancel_futures=True)

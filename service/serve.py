@@ -1,0 +1,132 @@
+"""Run the service: `serve` in this process until a signal, `background` in a thread for as long as a block lasts."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from ..codecs.errors import DeviceUnavailable
+from .allocator import keep_memory
+from .app import create_app
+from .logs import Log, uvicorn_log_config
+from .runtime import Runtime
+from .settings import ServiceSettings
+
+__all__ = ["background", "serve"]
+
+
+class DrainingServer(uvicorn.Server):
+    """Uvicorn that drains before it closes: after the first signal `/readyz` answers 503 while requests in flight finish.
+
+    They get `drain_seconds`; a second signal closes at once.
+    """
+
+    def __init__(self, app: FastAPI, settings: ServiceSettings) -> None:
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            server_header=False,
+            log_config=uvicorn_log_config(),
+            timeout_graceful_shutdown=1,  # only closes connections: requests were waited for before
+        )
+        super().__init__(config)
+        self.runtime: Runtime = app.state.runtime
+        self._drain_ends: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; the second time, stop."""
+        if self._drain_ends is not None:
+            self.should_exit = self.force_exit = True
+            return
+        self.runtime.draining = True
+        self._drain_ends = time.monotonic() + self.runtime.settings.drain_seconds
+
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether to leave the main loop: told to, failed to start, or drained."""
+        if self.runtime.owner.failure is not None:
+            return True
+        if self._drain_ends is not None and (self.runtime.in_flight == 0 or time.monotonic() > self._drain_ends):
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def listen(settings: ServiceSettings) -> socket.socket:
+    """Return a listening socket for the settings' host and port; raises `OSError` when that is taken.
+
+    It is made with TCP named as its protocol: asyncio turns Nagle's algorithm off only then, and 40 ms per answer with it.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def serve(settings: ServiceSettings | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; returns when drained.
+
+    Logs `listening` with the address as soon as connections are accepted. Raises `OSError` when the port is taken,
+    `DeviceUnavailable` or another `LaconicError` when no codec can be opened.
+    """
+    settings = settings or ServiceSettings.from_environment()
+    keep_memory()
+    app = create_app(settings)
+    server = DrainingServer(app, settings)
+    with listen(settings) as listener:
+        server.runtime.log.info("listening", url=url_of(listener), settings=settings.model_dump(mode="json"))
+        server.run(sockets=[listener])
+    server.runtime.log.info("stopped")
+    if server.runtime.owner.failure is not None:
+        raise server.runtime.owner.failure
+
+
+@contextmanager
+def background(settings: ServiceSettings, log: Log | None = None, wait_s: float = 120.0) -> Iterator[str]:
+    """Serve from a thread of this process and yield the service's URL once ready; port 0 takes a free one."""
+    server = DrainingServer(create_app(settings, log), settings)
+    with listen(settings) as listener:
+        url = url_of(listener)
+        thread = threading.Thread(target=server.run, args=([listener],), name="service", daemon=True)
+        thread.start()
+        try:
+            _wait_ready(server.runtime, thread, wait_s)
+            yield url
+        finally:
+            server.handle_exit(signal.SIGTERM, None)
+            thread.join(settings.drain_seconds + 5)
+
+
+def _wait_ready(runtime: Runtime, thread: threading.Thread, wait_s: float) -> None:
+    deadline = time.monotonic() + wait_s
+    while not runtime.owner.ready:
+        if runtime.owner.failure is not None:
+            raise runtime.owner.failure
+        if not thread.is_alive() or time.monotonic() > deadline:
+            raise DeviceUnavailable("the service did not start; its log says why")
+        time.sleep(0.02)
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the URL that reaches a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,70 @@
+"""The service's settings: one frozen model, read from `LACONIC_*` variables, that fails loudly."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ..codecs.errors import InvalidSettings
+
+__all__ = ["PREFIX", "ServiceSettings", "variable"]
+
+PREFIX = "LACONIC_"
+
+
+def _split(value: object) -> object:
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
+class ServiceSettings(BaseModel):
+    """Where the service listens and what it allows; every field is read from `LACONIC_<FIELD>`.
+
+    Byte and pixel limits are refused with 413, a full queue with 429, a late request with 504.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free port")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default_factory=lambda: max(1, (os.cpu_count() or 1) // 2), ge=1, description="torch threads")
+    codecs: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(default=(), description="ids served; empty serves all")
+    max_body_bytes: int = Field(default=32 * 2**20, ge=1, description="bytes of one request's body")
+    max_buffered_bytes: int = Field(default=512 * 2**20, ge=1, description="bytes of all bodies held at once")
+    max_pixels: int = Field(default=64_000_000, ge=1, description="pixels of one picture, from its header")
+    queue_size: int = Field(default=64, ge=1, description="requests that may wait or run at once")
+    max_batch: int = Field(default=8, ge=1, description="requests that the device codes together")
+    batch_wait_ms: float = Field(default=2.0, ge=0, le=1000, description="how long a batch waits for company")
+    request_timeout_s: float = Field(default=120.0, gt=0, description="from the end of the body to the answer")
+    body_timeout_s: float = Field(default=30.0, gt=0, description="time to send the whole body")
+    drain_seconds: float = Field(default=30.0, ge=0, description="time that requests in flight get after SIGTERM")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> ServiceSettings:
+        """Read the settings; `overrides` (a command line's options) win, those that are None do not count.
+
+        Raises `InvalidSettings` that names the variable, also for a variable that looks like a misspelt one.
+        """
+        names = os.environ if environment is None else environment
+        known = {variable(field): field for field in cls.model_fields}
+        for name in names:
+            if name.startswith(PREFIX) and name not in known and (near := get_close_matches(name, known, 1, 0.9)):
+                raise InvalidSettings(f"{name} is not a setting; {near[0]} is")
+        values: dict[str, Any] = {field: names[name] for name, field in known.items() if name in names}
+        values |= {field: value for field, value in overrides.items() if value is not None}
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = str(first["loc"][0])
+            name = variable(field) if field in cls.model_fields else field
+            raise InvalidSettings(f"{name} is {first['input']!r}: {first['msg']}") from error
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a field: `LACONIC_MAX_PIXELS` for `max_pixels`."""
+    return PREFIX + field.upper()

@@ -1,0 +1,90 @@
+"""The service against its own OpenAPI document: what it describes is what it does."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import booleans
+from schemathesis.checks import CheckFunction, load_all_checks
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+
+from laconic.codecs import compress, media
+from laconic.codecs.signals import Image
+from laconic.service.app import create_app
+from laconic.service.logs import make_log
+from laconic.service.problems import PROBLEMS
+from laconic.service.serve import background
+from laconic.service.settings import ServiceSettings
+
+PICTURE = Image((np.arange(16 * 24 * 3) % 251).astype(np.uint8).reshape(16, 24, 3))
+STREAM = compress.encode(PICTURE, "webp").data
+BODIES = {"/v1/encode": media.write(PICTURE, "png"), "/v1/decode": STREAM, "/v1/inspect": STREAM}
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    limited = ServiceSettings(port=0, threads=1, codecs=("jpeg", "webp"), max_body_bytes=200_000, max_pixels=100_000)
+    with background(limited, make_log(io.StringIO())) as url:
+        yield url
+
+
+OPERATIONS = [
+    *(("GET", path) for path in ("/", "/livez", "/readyz", "/metrics", "/v1/codecs", "/v1/codecs/{codec}")),
+    *(("POST", path) for path in ("/v1/encode", "/v1/decode", "/v1/inspect")),
+]
+MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
+
+
+@pytest.fixture(scope="module")
+def described(url: str) -> schemathesis.BaseSchema:
+    load_all_checks()
+    schemathesis.serializer.alias("application/vnd.laconic", "application/octet-stream")
+    return schemathesis.openapi.from_url(f"{url}/openapi.json")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_the_service_does_what_it_describes(
+    described: schemathesis.BaseSchema, method: str, path: str, mode: schemathesis.GenerationMode
+) -> None:
+    """All checks, except that bytes drawn at random are no pictures: the schema cannot say what a picture is."""
+    excluded: list[CheckFunction] = [positive_data_acceptance] if method == "POST" or "{" in path else []
+    positive = mode is schemathesis.GenerationMode.POSITIVE
+    operation = described[path][method]
+
+    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    @given(case=operation.as_strategy(generation_mode=mode), real=booleans())
+    def check(case: schemathesis.Case[Any], real: bool) -> None:
+        checks = list(excluded)
+        if real and positive and path in BODIES:
+            case.body = BODIES[path]
+            checks.append(negative_data_rejection)
+        case.call_and_validate(excluded_checks=checks)
+
+    if positive or method == "POST":  # the others have nothing that could be wrong
+        check()
+
+
+def test_every_parameter_and_answer_is_described(url: str) -> None:
+    document: dict[str, Any] = httpx.get(f"{url}/openapi.json").json()
+    assert {(method.upper(), path) for path, methods in document["paths"].items() for method in methods} == set(OPERATIONS)
+    encode = document["paths"]["/v1/encode"]["post"]
+    names = {parameter["name"] for parameter in encode["parameters"]}
+    assert {"codec", "target_psnr", "target_bpp", "target_bytes", "quality", "effort", "lossless"} <= names
+    assert {"200", "304", "400", "413", "415", "422", "429", "500", "503", "504"} <= set(encode["responses"])
+    decoded = document["paths"]["/v1/decode"]["post"]["responses"]["200"]["content"]
+    assert {"image/png", "image/webp", "image/jpeg", "application/x-npy"} <= set(decoded)
+    described = {int(status) for path in document["paths"].values() for op in path.values() for status in op["responses"]}
+    assert {problem.status for problem in PROBLEMS.values()} - described == {499}
+
+
+def test_the_document_exists_before_the_codecs_are_open() -> None:
+    paths = create_app(ServiceSettings(), make_log(io.StringIO())).openapi()["paths"]
+    assert "/v1/encode" in paths
