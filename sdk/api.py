@@ -1,0 +1,167 @@
+"""The library's three verbs: `encode`, `decode` and `inspect`."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from .codecs import compress, container, media
+from .codecs.compress import Target
+from .codecs.container import Description
+from .codecs.errors import InvalidSettings, UnsupportedMedia
+from .codecs.limits import Limits
+from .codecs.signals import Image, Signal
+
+if TYPE_CHECKING:
+    import PIL.Image
+    import torch
+    from numpy.typing import NDArray
+
+    # A path is a str or a PathLike; bytes are a media file's.
+    Source = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[Any] | PIL.Image.Image | torch.Tensor | Signal
+
+PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
+NEAREST_MODES = {"I;16B": "I;16", "I;16L": "I;16", "I;16N": "I;16", "La": "LA", "PA": "RGBA", "RGBa": "RGBA"}
+
+__all__ = ["decode", "encode", "inspect", "make_target", "media_bytes", "read_source"]
+
+
+def encode(
+    source: Source,
+    codec: str = "auto",
+    *,
+    target_psnr: float | None = None,
+    target_bpp: float | None = None,
+    target_bytes: int | None = None,
+    device: str = "auto",
+    **settings: object,
+) -> bytes:
+    """Compress a picture and return the bytes of an .lcn file.
+
+    `source` is a path, the bytes of a media file (PNG, JPEG, WebP...), an array or torch tensor of shape H×W or H×W×C
+    with uint8 or uint16 samples (C: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha), a `PIL.Image.Image`, or an `Image`.
+    Further keywords are the codec's settings, such as `quality` (0..100), `effort` or `lossless`. With one of the targets
+    (dB, bits per pixel, bytes of the whole file) the quality is searched for; `codec="auto"` then returns the smallest
+    file of all codecs that meets it.
+
+    >>> import numpy
+    >>> picture = numpy.zeros((32, 48), numpy.uint8)
+    >>> len(encode(picture, codec="webp", quality=50)) < picture.size
+    True
+
+    Raises `InvalidSettings`, `UnsupportedMedia`, `CorruptMedia`, `LimitExceeded`, `WeightsMissing`, or the `OSError` of a
+    path that does not open.
+    """
+    target = make_target(target_psnr, target_bpp, target_bytes)
+    return compress.encode(read_source(source), codec, settings, target, device).data
+
+
+def decode(source: str | os.PathLike[str] | bytes, *, device: str = "auto", limits: Limits | None = None) -> Signal:
+    """Restore the picture of an .lcn file, given its path or its bytes.
+
+    The result's `array` is H×W×C (a picture encoded from H×W comes back as H×W×1), `metadata` holds ICC, EXIF and XMP,
+    and `save(path)` writes PNG, WebP, JPEG and so on. `limits` bounds what hostile bytes may ask for.
+
+    >>> import numpy
+    >>> decode(encode(numpy.zeros((32, 48), numpy.uint8), codec="webp")).array.shape
+    (32, 48, 1)
+
+    Raises `CorruptStream`, `TruncatedStream`, `LimitExceeded`, `WeightsMissing`, `WeightsMismatch`.
+    """
+    return compress.decode(_stream_bytes(source), limits or Limits(), device)
+
+
+def inspect(source: str | os.PathLike[str] | bytes, *, limits: Limits | None = None) -> Description:
+    """Describe an .lcn file, given its path or its bytes, without decoding it.
+
+    >>> import numpy
+    >>> description = inspect(encode(numpy.zeros((32, 48), numpy.uint8), codec="webp"))
+    >>> description.codec, description.shape
+    ('webp', (32, 48, 1))
+    """
+    return container.describe(_stream_bytes(source), limits or Limits())
+
+
+def make_target(psnr: float | None, bpp: float | None, size: int | None) -> Target | None:
+    """Return the target that is given, None without one; raises `InvalidSettings` for two."""
+    given = [value for value in (psnr, bpp, size) if value is not None]
+    if len(given) > 1:
+        raise InvalidSettings("one target at a time: PSNR, bits per pixel or bytes")
+    return Target(psnr=psnr, bpp=bpp, bytes=size) if given else None
+
+
+def read_source(source: Source, limits: Limits | None = None) -> Signal:
+    """Return the signal that a source of any accepted kind holds."""
+    if isinstance(source, Image):
+        return source
+    if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
+        return media.read(_file_bytes(source), limits or Limits())
+    array = _array(source)
+    if array is not None:
+        return _from_array(array)
+    if _is_pillow(source):
+        return _from_pillow(cast("PIL.Image.Image", source))
+    raise TypeError(f"a picture is a path, bytes, an array, a torch tensor or a PIL image, not {type(source).__name__}")
+
+
+def media_bytes(source: Source) -> bytes:
+    """Return the bytes of a media file that holds the source: its own for a path or bytes, else a lossless one."""
+    if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
+        return _file_bytes(source)
+    return media.write(read_source(source), "png")
+
+
+def _file_bytes(source: str | os.PathLike[str] | bytes | bytearray | memoryview) -> bytes:
+    return Path(source).read_bytes() if isinstance(source, str | os.PathLike) else bytes(source)
+
+
+def _stream_bytes(source: str | os.PathLike[str] | bytes) -> bytes:
+    return _file_bytes(source)
+
+
+def _array(source: object) -> NDArray[Any] | None:
+    """Return numpy's view of an array or tensor; torch is looked at only where something has imported it already."""
+    if isinstance(source, np.ndarray):
+        return source
+    torch_module = sys.modules.get("torch")
+    if torch_module is not None and isinstance(source, torch_module.Tensor):
+        return cast("NDArray[Any]", source.detach().cpu().numpy())
+    return None
+
+
+def _from_array(array: NDArray[Any]) -> Signal:
+    if array.dtype not in (np.uint8, np.uint16):
+        raise UnsupportedMedia(f"samples are uint8 or uint16, not {array.dtype}: scale to 0..255 and convert")
+    pixels = array[:, :, None] if array.ndim == 2 else array
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4) or 0 in pixels.shape:
+        hint = ": move the channels last" if array.ndim == 3 and array.shape[0] in (1, 2, 3, 4) else ""
+        raise UnsupportedMedia(f"a picture is H×W or H×W×C with 1 to 4 channels, not {array.shape}{hint}")
+    return Image(np.ascontiguousarray(pixels))
+
+
+def _is_pillow(source: object) -> bool:
+    module = sys.modules.get("PIL.Image")
+    return module is not None and isinstance(source, module.Image)
+
+
+def _from_pillow(picture: PIL.Image.Image) -> Signal:
+    """Return a PIL image as any PNG is read: upright, palettes resolved, with its profile, EXIF and XMP."""
+    from PIL.PngImagePlugin import PngInfo
+
+    if picture.mode in ("F", "I"):
+        raise UnsupportedMedia(f"PIL images of mode {picture.mode} are not read: convert to L, I;16, RGB or RGBA")
+    profile = picture.info.get("icc_profile") if picture.mode not in ("CMYK", "LAB") else None
+    texts = PngInfo()
+    if xmp := picture.info.get("xmp"):
+        texts.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else xmp)
+    mode = picture.mode if picture.mode in PNG_MODES else NEAREST_MODES.get(picture.mode, "RGB")
+    file = io.BytesIO()
+    exif = picture.getexif().tobytes() if picture.getexif() else b""
+    flat = picture if picture.mode == mode else picture.convert(mode)
+    flat.save(file, "PNG", compress_level=1, exif=exif, icc_profile=profile, pnginfo=texts)
+    return media.read(file.getvalue())

@@ -1,0 +1,218 @@
+"""The command line: `laconic encode`, `decode`, `inspect`, `test`, `codecs`, `compare`, `bench`, `serve`.
+
+Results go to standard output, everything else to standard error. The exit codes are those of `laconic.errors.EXIT_CODES`.
+What a command needs is imported when it runs, so that `--help` and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .errors import LaconicError, exit_code
+from .terminal import complain, note
+
+__all__ = ["app", "main"]
+
+
+class Device(StrEnum):
+    """Where codecs with networks run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class _Commands(TyperGroup):
+    """Reports the errors that a user can do something about in one line, and turns them into exit codes.
+
+    Here and not in `main`: an end of file, which `TruncatedStream` is, means something else to the option parser.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush to
+            raise typer.Exit(1) from error
+        except (LaconicError, OSError, MemoryError) as error:
+            complain(_message(error))
+            raise typer.Exit(exit_code(error)) from error
+        except KeyboardInterrupt as error:
+            complain("interrupted")
+            raise typer.Exit(exit_code(error)) from error
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False, help="Small, exact files from pictures.")
+
+Input = Annotated[str, typer.Argument(metavar="IN", help="The input file; - is standard input.")]
+Stream = Annotated[str, typer.Argument(metavar="IN.lcn", help="The .lcn file; - is standard input.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite OUT; send bytes to a terminal.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+On = Annotated[Device, typer.Option("--device", help="Where codecs with networks run.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line (default: the process's own) and return its exit code."""
+    try:
+        result = _command().main(arguments, "laconic", standalone_mode=False)
+    except typer.Abort:
+        return 130
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what the option parser raises has it
+            raise
+        message = error.format_message()
+        if not message:  # no arguments at all: the help was printed
+            return 2
+        complain(message)
+        command = getattr(getattr(error, "ctx", None), "command_path", "laconic")
+        note(f"Try '{command} --help'.")
+        return 2
+    return result if isinstance(result, int) else 0
+
+
+@cache
+def _command() -> Any:
+    return typer.main.get_command(app)
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror.lower()}"
+    return str(error) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        print(f"laconic {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _all_commands(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Small, exact files from pictures."""
+
+
+@app.command()
+def encode(
+    source: Input,
+    output: Annotated[str | None, typer.Option("--output", "-o", metavar="OUT", help="Default: IN with .lcn.")] = None,
+    codec: Annotated[str, typer.Option("--codec", metavar="ID", help="A codec's id, or auto: see `laconic codecs`.")] = "auto",
+    quality: Annotated[float | None, typer.Option("--quality", "-q", min=0, max=100, help="0 (small) to 100 (good).")] = None,
+    effort: Annotated[int | None, typer.Option("--effort", "-e", min=1, max=9, help="1 (fast) to 9 (small).")] = None,
+    lossless: Annotated[bool, typer.Option("--lossless", help="Give back every sample exactly.")] = False,
+    target_bpp: Annotated[float | None, typer.Option(help="At most so many bits per pixel.")] = None,
+    target_psnr: Annotated[float | None, typer.Option(help="At least so many dB.")] = None,
+    target_bytes: Annotated[int | None, typer.Option(help="At most so many bytes.")] = None,
+    pairs: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A codec's setting; repeat.")] = None,
+    device: On = Device.auto,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Compress a picture to an .lcn file."""
+    from .commands import run_encode
+    from .options import EncodeOptions
+
+    options = EncodeOptions(codec, quality, effort, lossless, target_bpp, target_psnr, target_bytes, pairs or ())
+    run_encode(source, output, options, device.value, force, as_json)
+
+
+@app.command()
+def decode(
+    source: Stream,
+    output: Annotated[str | None, typer.Option("--output", "-o", metavar="OUT", help="Its extension is the format.")] = None,
+    device: On = Device.auto,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Restore the picture of an .lcn file, by default as PNG."""
+    from .commands import run_decode
+
+    run_decode(source, output, device.value, force, as_json)
+
+
+@app.command()
+def inspect(source: Stream, as_json: Json = False) -> None:
+    """Describe an .lcn file without decoding it."""
+    from .commands import run_inspect
+
+    run_inspect(source, as_json)
+
+
+@app.command()
+def test(
+    sources: Annotated[list[str], typer.Argument(metavar="FILE...", help=".lcn files; - is standard input.")],
+    device: On = Device.auto,
+) -> None:
+    """Decode .lcn files without writing anything, and check their checksums."""
+    from .commands import run_test
+
+    raise typer.Exit(run_test(sources, device.value))
+
+
+@app.command()
+def codecs(as_json: Json = False) -> None:
+    """List the codecs and their settings."""
+    from .commands import run_codecs
+
+    run_codecs(as_json)
+
+
+@app.command()
+def compare(
+    source: Input,
+    output: Annotated[str | None, typer.Option("--output", "-o", metavar="OUT", help="Default: IN with -compare.html.")] = None,
+    target_psnr: Annotated[float | None, typer.Option(help="dB; default: what image-transform gives at quality 50.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--codec", metavar="ID", help="Only this codec; repeat for more.")] = None,
+    device: On = Device.auto,
+    force: Force = False,
+) -> None:
+    """Write an HTML report of every codec on one picture at the same PSNR."""
+    from .commands import run_compare
+
+    run_compare(source, output, target_psnr, only, device.value, force)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(
+    context: typer.Context,
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Which measurements: see docs/cli.md.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for the results.")] = None,
+) -> None:
+    """Run a suite of measurements; options that are not listed here go to the suite, `-- --help` shows them."""
+    from .commands import run_bench
+
+    raise typer.Exit(run_bench(suite, output, context.args))
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8000; 0 takes a free one.")] = None,
+    device: Annotated[Device | None, typer.Option(help="Where codecs with networks run.")] = None,
+    engine: Annotated[str, typer.Option(metavar="uvicorn", help="What serves.")] = "uvicorn",
+    demo: Annotated[bool, typer.Option("--demo", help="Serve one photograph to itself, compare, and exit.")] = False,
+) -> None:
+    """Run the REST service until SIGTERM or Ctrl-C; LACONIC_* variables set the rest."""
+    from .commands import run_serve
+
+    run_serve(host, port, device.value if device else None, engine, demo)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

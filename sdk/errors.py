@@ -1,0 +1,75 @@
+"""The errors of `laconic.codecs.errors`, the one that only a client meets, and the exit code of each.
+
+LaconicError                            see laconic.codecs.errors for the tree
+└── ServiceError (ConnectionError)      the service cannot be reached, or answers what it should not
+"""
+
+from __future__ import annotations
+
+from .codecs.errors import (
+    Cancelled,
+    CorruptMedia,
+    CorruptStream,
+    DeviceUnavailable,
+    InvalidSettings,
+    LaconicError,
+    LimitExceeded,
+    TruncatedStream,
+    UnsupportedMedia,
+    WeightsMismatch,
+    WeightsMissing,
+)
+
+__all__ = [
+    "EXIT_CODES",
+    "Cancelled",
+    "CorruptMedia",
+    "CorruptStream",
+    "DeviceUnavailable",
+    "InvalidSettings",
+    "LaconicError",
+    "LimitExceeded",
+    "ServiceError",
+    "TruncatedStream",
+    "UnsupportedMedia",
+    "WeightsMismatch",
+    "WeightsMissing",
+    "exit_code",
+]
+
+
+class ServiceError(LaconicError, ConnectionError):
+    """The service cannot be reached, is overloaded after every retry, or answers what the client does not understand.
+
+    `status` is the HTTP status, or None where no answer came; `request_id` finds the request in the service's log.
+    """
+
+    code = "service-error"
+
+    def __init__(self, message: str, status: int | None = None, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.request_id = status, request_id
+
+
+# What the command line exits with; a class that is not listed takes its nearest ancestor's code.
+EXIT_CODES: dict[type[BaseException], int] = {
+    BaseException: 1,
+    KeyboardInterrupt: 130,
+    Cancelled: 130,
+    InvalidSettings: 2,
+    CorruptStream: 3,
+    CorruptMedia: 3,
+    LimitExceeded: 4,
+    WeightsMissing: 5,
+    WeightsMismatch: 5,
+    ServiceError: 6,
+}
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code for an error.
+
+    >>> exit_code(TruncatedStream("the file ends early")), exit_code(FileNotFoundError("a.png"))
+    (3, 1)
+    """
+    return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)

@@ -1,0 +1,76 @@
+"""Files in and out for the command line: `-` is a standard stream, an output appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+from .codecs.errors import InvalidSettings, LimitExceeded
+
+__all__ = ["STANDARD", "check_output", "read_input", "write_output"]
+
+STANDARD = "-"
+
+
+def read_input(path: str, max_bytes: int) -> bytes:
+    """Return a file's bytes, or standard input's for `-`; reads at most `max_bytes` and raises `LimitExceeded` above.
+
+    A folder, a missing file and the like raise the `OSError` that says so.
+    """
+    if path == STANDARD:
+        content = sys.stdin.buffer.read(max_bytes + 1)
+        size = len(content)
+    else:
+        with open(path, "rb") as file:
+            # A device file may have no size and no end, so what counts is what can be read.
+            content = file.read(max_bytes + 1)
+            size = max(len(content), os.fstat(file.fileno()).st_size)
+    if size > max_bytes:
+        raise LimitExceeded("the input's length in bytes", max_bytes, size, "max_input_bytes")
+    return content
+
+
+def check_output(path: str, force: bool) -> None:
+    """Refuse, before any work is done, an output that would be refused after it.
+
+    `FileExistsError` for a file that exists, `InvalidSettings` for a terminal; `force` allows both.
+    """
+    if path == STANDARD:
+        if sys.stdout.isatty() and not force:
+            raise InvalidSettings("standard output is a terminal; name a file with -o, or send bytes there with -f")
+        return
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"{path} is a folder")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {target.parent}")
+    if not force and _is_regular(target):
+        raise FileExistsError(f"{path} exists; -f overwrites it")
+
+
+def write_output(path: str, content: bytes, force: bool, times_of: str | None = None) -> None:
+    """Write bytes to a file, whole or not at all, or to standard output for `-`.
+
+    A regular input file named by `times_of` gives the output its modification time, as compressors do.
+    """
+    from .codecs.saving import replace_file  # imports what reads pictures
+
+    check_output(path, force)
+    if path == STANDARD:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
+    target = Path(path)
+    if target.exists() and not _is_regular(target):
+        target.write_bytes(content)  # a device or a pipe, which a rename would replace
+        return
+    replace_file(target, content)
+    if times_of is not None and times_of != STANDARD and _is_regular(Path(times_of)):
+        times = os.stat(times_of)
+        os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def _is_regular(path: Path) -> bool:
+    return path.exists() and stat.S_ISREG(path.stat().st_mode)
