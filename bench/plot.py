@@ -1,0 +1,125 @@
+"""Rate-distortion plot as SVG: measured curves solid, published ones dashed, each named at its end.
+
+Bits per pixel are on a logarithmic axis, where the horizontal distance of two curves is their ratio of rates. The ground
+is transparent and all text is a grey that reads on white and on black.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from .bd_rate import RateCurve
+
+__all__ = ["PlottedCurve", "write_plot"]
+
+GREY = "#7d8590"
+OURS = "#e5484d"
+PEERS = ("#3b82f6", "#12a594", "#b07d09", "#a35bd8", "#d6409f", "#6b9e2e")
+RATES, LEVELS = (0.08, 2.0), (26.0, 43.5)  # bits per pixel and dB that the frame shows
+TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0)
+RISE = 6.5  # dB that curves near their ends gain while the rate grows e-fold: where a name would meet its curve
+GAP = 0.6  # dB between two names
+
+
+@dataclass(frozen=True)
+class PlottedCurve:
+    """One curve; `main` marks the codecs that the plot is about, among the measured ones."""
+
+    name: str
+    bpp: Sequence[float]
+    psnr: Sequence[float]
+    measured: bool
+    main: bool = False
+
+
+@dataclass(frozen=True)
+class _Label:
+    text: str
+    colour: str
+    rate: float
+    level: float
+    bold: bool
+
+
+def write_plot(curves: Sequence[PlottedCurve], path: Path, title: str) -> None:
+    """Write the plot; the same curves give the same bytes."""
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "laconic", "font.family": "sans-serif"}):
+        figure = Figure(figsize=(9, 6.2), layout="constrained")
+        axes = figure.add_subplot()
+        _frame(axes, title)
+        peers = iter(PEERS * (1 + len(curves) // len(PEERS)))
+        labels = []
+        for curve in curves:
+            colour = OURS if curve.main else next(peers) if curve.measured else GREY
+            labels.append(_draw(axes, curve, colour))
+        _write_labels(axes, labels)
+        figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
+
+
+def _frame(axes: Axes, title: str) -> None:
+    axes.set_xscale("log")
+    axes.set(xlim=(RATES[0], RATES[1] * 1.95), ylim=LEVELS, xlabel="bits per pixel", ylabel="PSNR (dB)")
+    axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    axes.set_xticks([], minor=True)
+    axes.set_title(title, color=GREY, fontsize=11, loc="left")
+    axes.grid(color=GREY, alpha=0.25, linewidth=0.6)
+    axes.tick_params(colors=GREY)
+    axes.xaxis.label.set_color(GREY)
+    axes.yaxis.label.set_color(GREY)
+    for side, spine in axes.spines.items():
+        spine.set(color=GREY, visible=side in ("left", "bottom"))
+    kinds = [
+        Line2D([], [], color=GREY, marker="o", markersize=4, linewidth=1.8, label="measured here, from decoded bytes"),
+        Line2D([], [], color=GREY, linestyle=(0, (4, 3)), linewidth=1.1, label="published"),
+    ]
+    axes.legend(handles=kinds, loc="upper left", frameon=False, labelcolor=GREY, fontsize=9)
+
+
+def _draw(axes: Axes, curve: PlottedCurve, colour: str) -> _Label:
+    """Draw the curve through its points and return the label of its last point inside the frame."""
+    smooth = RateCurve.of(curve.bpp, curve.psnr)
+    level = np.linspace(smooth.psnr[0], smooth.psnr[-1], 400)
+    rate = np.exp(smooth.log_rate_at(level))
+    inside = (rate >= RATES[0]) & (rate <= RATES[1]) & (level >= LEVELS[0]) & (level <= LEVELS[1])
+    if curve.measured:
+        axes.plot(rate[inside], level[inside], color=colour, linewidth=2.4 if curve.main else 1.7, zorder=3)
+        seen = [(r, q) for r, q in zip(curve.bpp, curve.psnr, strict=True) if RATES[0] <= r <= RATES[1]]
+        axes.plot(*zip(*seen, strict=True), "o", color=colour, markersize=4, zorder=4, clip_on=True) if seen else None
+    else:
+        axes.plot(rate[inside], level[inside], color=colour, linewidth=1.1, linestyle=(0, (4, 3)), zorder=2)
+    last = int(np.flatnonzero(inside)[-1]) if inside.any() else len(level) - 1
+    return _Label(curve.name, colour, float(rate[last]), float(level[last]), curve.main)
+
+
+def _write_labels(axes: Axes, labels: Sequence[_Label]) -> None:
+    """Write the names in a column right of the curves, in the curves' order, with thin lines to the curves' ends."""
+    aims = {id(label): label.level + RISE * math.log(RATES[1] / label.rate) for label in labels}
+    height = LEVELS[1] + GAP / 2
+    for label in sorted(labels, key=lambda label: -aims[id(label)]):
+        height = min(aims[id(label)], height - GAP)
+        axes.annotate(
+            label.text,
+            (label.rate, label.level),
+            (RATES[1] * 1.1, height),
+            color=label.colour,
+            fontsize=9,
+            fontweight="bold" if label.bold else "normal",
+            va="center",
+            arrowprops={
+                "arrowstyle": "-",
+                "color": label.colour,
+                "alpha": 0.5,
+                "linewidth": 0.6,
+                "relpos": (0, 0.5),
+                "shrinkB": 0,
+            },
+        )
