@@ -113,6 +113,8 @@ def _code(task: _Task) -> _Coded:
     codec = open_codec(task.codec, task.way.device)
     settings = codec.Settings.model_validate({"quality": task.quality})
     started = time.perf_counter()
+    if hasattr(codec, "tiles_at_once"):
+        codec.tiles_at_once = task.way.batch
     if task.way.batch > 1 and isinstance(codec, BatchCodec):
         # Neighbours in the batch differ from the picture under test, which is its last.
         batch = [task.picture[::-1], task.picture[:, ::-1], 255 - task.picture, task.picture][-task.way.batch :]

@@ -129,12 +129,14 @@ def test_runs_and_threads_agree() -> None:
     check_deterministic(CODEC, photograph(), {"quality": 50})
 
 
-def test_batches_agree_with_one_by_one() -> None:
+def test_batches_agree_with_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_codec(CODEC), "tiles_at_once", 4)
     odd = [smooth(9, 9), noisy(8, 5, 1), smooth(20, 30, 4), two_tiles()]
     check_batches(CODEC, [photograph(), *odd, photograph(100, 130), photograph(), noisy(112, 160)], {"quality": 40})
 
 
-def test_a_batch_may_mix_qualities(codec: ImageTransform) -> None:
+def test_a_batch_may_mix_qualities(codec: ImageTransform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "tiles_at_once", 4)
     images = [photograph(), noisy(112, 160), smooth(112, 160), photograph()]
     settings = [TransformSettings(quality=quality) for quality in (5, 35, 65, 95)]
     together = codec.encode_batch(images, settings)

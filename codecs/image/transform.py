@@ -33,7 +33,7 @@ from .transform_networks import QUALITY_MAX
 from .transform_spec import TransformSpec
 
 HALO = 3  # latent positions around a tile that its transform reads; beyond the reach of either transform
-BATCH = 4  # tiles that run through the networks at once
+TILES_AT_ONCE = {"cpu": 1, "cuda": 8}  # through the networks; on a CPU more is slower (caches), by a fifth for four tiles
 PARAM_QUALITY = 16  # header key
 MAX_PADDED_PIXELS = 2**27
 
@@ -74,7 +74,7 @@ class ImageTransform:
     Settings = TransformSettings
 
     def __init__(self, device: str = "cpu") -> None:
-        self.device = device
+        self.device, self.tiles_at_once = device, TILES_AT_ONCE[device]
         self.digest = load_weights("image-transform").digest
         self.model = exact_model(self.digest, device)
         self.last_timings: dict[str, float] = {}
@@ -113,7 +113,7 @@ class ImageTransform:
     ) -> list[Stream]:
         began = time.perf_counter()
         pixels = [pad_to_cells(rgb_planes(signal)) for signal in signals]
-        batches = _batches([grid_of(*signal.shape[:2]) for signal in signals])
+        batches = _batches([grid_of(*signal.shape[:2]) for signal in signals], self.tiles_at_once)
         codes: list[dict[Tile, tuple[bytes, bytes]]] = [{} for _ in signals]
         for number, batch in enumerate(batches):
             windows = np.stack([pixels[p.picture][(slice(None), *p.window.slices(CELL))] for p in batch])
@@ -149,7 +149,7 @@ class ImageTransform:
         grids = [grid_of(*stream.shape[:2]) for stream in streams]
         latents = [torch.empty(model.spec.latent, *grid) for grid in grids]
         digests: list[dict[Tile, bytes]] = [{} for _ in streams]
-        batches = _batches(grids)
+        batches = _batches(grids, self.tiles_at_once)
         for number, batch in enumerate(batches):
             quality = torch.tensor([qualities[p.picture] for p in batch])
             chunks = [streams[p.picture].chunks[p.number] for p in batch]
@@ -186,14 +186,14 @@ class ImageTransform:
         self.last_timings = {"transform": time.perf_counter() - began - meter.seconds, "entropy": meter.seconds}
 
 
-def _batches(grids: Sequence[tuple[int, int]]) -> list[list[_Piece]]:
-    """Return all tiles of all pictures in batches whose tiles and windows have one size and offset."""
+def _batches(grids: Sequence[tuple[int, int]], most: int) -> list[list[_Piece]]:
+    """Return all tiles of all pictures in batches of at most `most`, whose tiles and windows have one size and offset."""
     alike: dict[tuple[object, ...], list[_Piece]] = defaultdict(list)
     for picture, grid in enumerate(grids):
         for number, tile in enumerate(tiles_of(grid)):
             window = tile.grown(HALO, grid)
             alike[window.size, tile.within(window)].append(_Piece(picture, number, tile, window))
-    return [pieces[i : i + BATCH] for pieces in alike.values() for i in range(0, len(pieces), BATCH)]
+    return [pieces[i : i + most] for pieces in alike.values() for i in range(0, len(pieces), most)]
 
 
 def rgb_planes(signal: Image) -> NDArray[np.uint8]:
