@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -316,7 +317,9 @@ def test_mistakes_are_answered_without_heavy_imports(folder: Path) -> None:
 def test_ctrl_c_ends_with_130(folder: Path) -> None:
     """A process that waits for standard input is interrupted as a terminal would do it."""
     command = [sys.executable, "-P", "-m", "laconic.cli", "encode", "-", "--codec", "webp", "-o", "out.lcn"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    # a shell that runs the tests in the background has SIGINT ignored, which children inherit; a terminal's have not
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=listening) as child:
         assert child.stdin is not None
         child.stdin.write(b"\x89PNG")
         child.stdin.flush()

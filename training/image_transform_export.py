@@ -93,9 +93,9 @@ def fit_thresholds(tables: Tables) -> Tensor:
     """Return thresholds (64, SIZES), int8 in 1/16 step, from the bits that one less in magnitude saves.
 
     Shrinking n to n - 1 at distance d from n - 1/2 adds 2 d steps**2 to the squared error and saves bits(n) - bits(n - 1).
-    Training balances bits against lambda times squared error with steps near 1.35 sqrt(26 / lambda), so that one squared
-    step is worth about 16 bits at every rate: shrink where d < saved / 32. Of a few divisors the one that served training
-    photographs best was 27: smaller symbols also make their neighbours cheaper.
+    Training balances bits against lambda times squared error, and its starting steps, 1.35 sqrt(26 / lambda), make one squared
+    step worth about 16 bits: shrink where d < saved / 32. The trained gains end finer, worth 4 to 15 bits, but a divisor per
+    channel and rate did no better than one for all; weights/image-transform-1.md says how 27 was chosen.
     """
     threshold = np.zeros((SCALE_COUNT, SIZES))
     for k in range(1, SCALE_COUNT):
