@@ -1,0 +1,185 @@
+"""Pictures that were luma and subsampled chroma before they became RGB, taken apart and put together again without loss.
+
+PNG files often hold what a lossy format was decoded to. Where that decoder's integer arithmetic is known, three channels of RGB
+carry no more than its planes did: one of luma and two of chroma, often a quarter the size. `find_origin` recognises such pictures,
+`split` returns the planes and whatever they do not explain (clipped colours, retouched places), `join` computes the RGB again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import CorruptStream
+from .origin_chroma import Placement, Upsampler, axis, to_rgb
+from .origin_corrections import Corrections, decode, encode
+from .origin_lattice import Bytes, Lattice, photocd
+from .origin_search import LABELLED, RAW, SHIFTED, label
+from .origin_solver import explained, solve
+
+__all__ = ["Origin", "Parts", "find_origin", "join", "split"]
+
+WINDOW = (16, 96)  # rows and columns that are looked at together when searching
+WINDOWS = (4, 3)  # down and across
+FEWEST = 64  # distinct colours without which nothing is concluded
+ALMOST_ALL = 0.97  # of the distinct unclipped colours must lie on a lattice: others' lie there by chance for 11 to 24 %
+MOST = 0.9  # of the chroma samples must follow from the others
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A family of decoders: the colour lattice, where chroma lies on a subsampled axis, and the bias of its rounding."""
+
+    name: str
+    lattice: Callable[[], Lattice]
+    placement: Placement
+    bias: int
+
+
+KINDS = (Kind("photocd", photocd, "cosited", 8),)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a picture was: its kind (index into KINDS), which axes of chroma are subsampled, and the first positions with samples.
+
+    `phase_y` and `phase_x` are 0 unless a subsampled axis starts with a position between two samples.
+    """
+
+    kind: int
+    subsampled_y: bool
+    subsampled_x: bool
+    phase_y: int = 0
+    phase_x: int = 0
+
+    @classmethod
+    def from_byte(cls, byte: int) -> Origin:
+        """Return the origin that a file stores as `byte`; raises CorruptStream if there is none."""
+        origin = cls(byte >> 4, bool(byte & 8), bool(byte & 4), (byte >> 1) & 1, byte & 1)
+        if not 0 <= origin.kind < len(KINDS) or origin not in _hypotheses(origin.kind):
+            raise CorruptStream(f"there is no origin {byte} of a picture")
+        return origin
+
+    def to_byte(self) -> int:
+        """Return the origin as 0..255."""
+        return self.kind << 4 | self.subsampled_y << 3 | self.subsampled_x << 2 | self.phase_y << 1 | self.phase_x
+
+    def base_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Return the rows and columns of the chroma planes of a picture of `shape`."""
+        return self.upsampler(shape).base_shape
+
+    def upsampler(self, shape: tuple[int, int]) -> Upsampler:
+        """Return what makes full-size chroma for a picture of `shape`."""
+        kind = KINDS[self.kind]
+        rows = axis(shape[0], kind.placement if self.subsampled_y else "whole", self.phase_y)
+        columns = axis(shape[1], kind.placement if self.subsampled_x else "whole", self.phase_x)
+        return Upsampler(rows, columns, np.full((2, 2), kind.bias, dtype=np.int64))
+
+    @property
+    def lattice(self) -> Lattice:
+        """The colour lattice."""
+        return _lattice(self.kind)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A picture taken apart: y uint8 [H, W], c1 and c2 uint8 [h2, w2], and coded corrections (empty if there are none)."""
+
+    y: Bytes
+    c1: Bytes
+    c2: Bytes
+    corrections: bytes
+
+
+@cache
+def _lattice(kind: int) -> Lattice:
+    return KINDS[kind].lattice()
+
+
+def _hypotheses(kind: int) -> list[Origin]:
+    """Return the origins of a kind that are known to occur."""
+    return [Origin(kind, True, True, y, x) for y in (0, 1) for x in (0, 1)]
+
+
+def find_origin(rgb: Bytes) -> Origin | None:
+    """Return the origin of a picture uint8 [H, W, 3] if nearly all of it has one, else None; looks at a few windows only."""
+    height, width = (min(size, most) for size, most in zip(rgb.shape[:2], WINDOW, strict=True))
+    if min(height, width) < WINDOW[0]:
+        return None
+    tops, lefts = (_starts(rgb.shape[k], (height, width)[k], WINDOWS[k]) for k in (0, 1))
+    windows = np.stack([rgb[y : y + height, x : x + width] for y in tops for x in lefts])
+    colourful = np.ptp(windows, axis=3) > 0
+    unclipped = (windows.min(axis=3) > 0) & (windows.max(axis=3) < 255)
+    colours = np.unique(windows[colourful & unclipped], axis=0)
+    if len(colours) < FEWEST:
+        return None
+    for kind in range(len(KINDS)):
+        if _on_lattice(colours[None], _lattice(kind))[1].mean() < ALMOST_ALL:
+            continue
+        labels, states = _on_lattice(windows.reshape(-1, width, 3), _lattice(kind))
+        labels, states = labels.reshape(windows.shape), states.reshape(windows.shape[:3])
+        shares = {origin: explained(labels, states, origin.upsampler((height, width))) for origin in _hypotheses(kind)}
+        best = max(shares, key=lambda origin: shares[origin])
+        if shares[best] >= MOST:
+            return best
+    return None
+
+
+def _on_lattice(rgb: Bytes, lattice: Lattice) -> tuple[Bytes, NDArray[np.bool_]]:
+    labels, states = np.zeros_like(rgb), np.empty(rgb.shape[:2], dtype=np.uint8)
+    label(np.ascontiguousarray(rgb), lattice.tables, lattice.shift, lattice.luma_weights(), labels, states)
+    return labels, states == LABELLED
+
+
+def _starts(size: int, window: int, count: int) -> list[int]:
+    """Return where up to `count` windows start: even positions, evenly spread."""
+    return sorted({(size - window) * k // max(count - 1, 1) // 2 * 2 for k in range(count)})
+
+
+def split(rgb: Bytes, origin: Origin) -> Parts:
+    """Take a picture uint8 [H, W, 3] apart; `join` of the result returns it exactly, whatever its true origin."""
+    rgb = np.ascontiguousarray(rgb)
+    upsampler = origin.upsampler(rgb.shape[:2])
+    solution = solve(rgb, origin.lattice, upsampler)
+    predicted = _predicted(solution.y, solution.base[0], solution.base[1], origin.lattice, upsampler)[0]
+    shifts = solution.shifts[solution.modes == SHIFTED] & 255
+    corrections = Corrections(solution.modes, shifts.astype(np.uint8), rgb[solution.modes == RAW])
+    return Parts(solution.y, solution.base[0], solution.base[1], encode(corrections, _clipped(predicted)))
+
+
+def join(parts: Parts, origin: Origin, shape: tuple[int, int]) -> Bytes:
+    """Return the picture uint8 [H, W, 3] of `shape` (H, W) that `split` took apart.
+
+    Any planes of the right shapes give some picture. Raises CorruptStream for other shapes or corrections no encoder writes.
+    """
+    upsampler = origin.upsampler(shape)
+    if parts.y.shape != shape or not parts.c1.shape == parts.c2.shape == upsampler.base_shape:
+        raise CorruptStream("the planes of a picture's origin have the wrong sizes")
+    rgb, c1, c2 = _predicted(parts.y, parts.c1, parts.c2, origin.lattice, upsampler)
+    if not parts.corrections:
+        return rgb
+    corrections = decode(parts.corrections, _clipped(rgb))
+    shifted = corrections.modes == SHIFTED
+    if shifted.any():
+        moved = [(plane[shifted] + corrections.shifts[:, k])[None] for k, plane in enumerate((c1, c2))]
+        colours = np.empty((1, len(corrections.shifts), 3), dtype=np.uint8)
+        to_rgb(parts.y[shifted][None], moved[0], moved[1], origin.lattice.tables, origin.lattice.shift, colours)
+        rgb[shifted] = colours[0]
+    rgb[corrections.modes == RAW] = corrections.colours
+    return rgb
+
+
+def _predicted(y: Bytes, c1: Bytes, c2: Bytes, lattice: Lattice, upsampler: Upsampler) -> tuple[Bytes, Bytes, Bytes]:
+    """Return the colours [H, W, 3] that the planes give without corrections, and the chroma at full size."""
+    full1, full2 = upsampler(np.ascontiguousarray(c1)), upsampler(np.ascontiguousarray(c2))
+    rgb = np.empty((*y.shape, 3), dtype=np.uint8)
+    to_rgb(np.ascontiguousarray(y), full1, full2, lattice.tables, lattice.shift, rgb)
+    return rgb, full1, full2
+
+
+def _clipped(rgb: Bytes) -> NDArray[np.bool_]:
+    return np.asarray((rgb.min(axis=2) == 0) | (rgb.max(axis=2) == 255))
