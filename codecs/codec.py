@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
 from .signals import Signal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["BatchCodec", "Codec", "CodecSettings", "ParamValue", "Progress", "Stream"]
 
@@ -31,7 +35,8 @@ class Stream:
     `shape` is the shape of the decoded array. `params` are the codec's own small values, keyed by integers from 16 up.
     `weights` are the first 8 bytes of the SHA-256 of each weights file that decoding needs. `chunks` are self-contained
     payloads (one per tile). `digest` is a 2-byte checksum of all symbols (empty for codecs that check themselves).
-    `metadata` holds "icc", "exif" and "xmp" payloads.
+    `metadata` holds "icc", "exif" and "xmp" payloads. `known`, never written, are samples that the receiver has already, for
+    files that hold only the others.
     """
 
     codec: str
@@ -43,15 +48,17 @@ class Stream:
     weights: tuple[bytes, ...] = ()
     digest: bytes = b""
     metadata: Mapping[str, bytes] = field(default_factory=dict)
+    known: NDArray[np.uint8] | None = None
 
 
 @runtime_checkable
 class Codec(Protocol):
     """A codec. Instances hold loaded weights on one device and are safe to reuse, by one thread at a time.
 
-    `id` is the registry's name, `signal` the kind it takes ("image"), `lossless` whether every setting is lossless,
-    `Settings` a pydantic model whose `quality` field, where there is one, runs 0..100; a `lossless` field, where there is
-    one, switches to lossless coding. A codec class is called with the keyword `device` ("cpu" or "cuda").
+    `id` is the registry's name, `signal` the kind it takes ("image"; one that takes more lists all in `signals`), `lossless`
+    whether every setting is lossless, `Settings` a pydantic model whose `quality` field, where there is one, runs 0..100; a
+    `lossless` field, where there is one, switches to lossless coding. A codec class is called with the keyword `device` ("cpu"
+    or "cuda").
     """
 
     id: str

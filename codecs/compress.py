@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from . import container
 from . import device as devices
@@ -16,9 +17,13 @@ from .codec import Codec, CodecSettings, Progress, Stream
 from .errors import CorruptStream, InvalidSettings, LaconicError, UnsupportedMedia, WeightsMissing
 from .limits import Limits
 from .registry import codec_class, codec_ids, open_codec
-from .settings import codecs_with, is_lossless, make_settings, settings_used
+from .settings import codecs_with, is_lossless, make_settings, settings_used, takes
 from .signals import Signal
 from .targets import Target, search
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "AUTO",
@@ -84,13 +89,21 @@ def encode(
     return replace(encoded, seconds=time.perf_counter() - began)
 
 
-def decode(data: bytes, limits: Limits | None = None, device: str = "auto", progress: Progress | None = None) -> Signal:
-    """Restore the signal of an .lcn file.
+def decode(
+    data: bytes,
+    limits: Limits | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    known: NDArray[np.uint8] | None = None,
+) -> Signal:
+    """Restore the signal of an .lcn file; `known` are the samples that it was made without.
 
     Raises `CorruptStream`, `LimitExceeded`, `UnsupportedMedia` for a codec that is not installed, `WeightsMissing` and
     `WeightsMismatch`; whatever the bytes, nothing else.
     """
     stream = container.read(data, limits or Limits())
+    if known is not None:
+        stream = replace(stream, known=known)
     return finished(codec_of(stream, device).decode(stream, progress), stream)
 
 
@@ -131,6 +144,9 @@ def _encode_with(
 ) -> Encoded:
     began = time.perf_counter()
     kind = codec_class(name)
+    if not takes(kind, signal.kind):
+        others = ", ".join(codecs_with(signal.kind)) or "no codec"
+        raise UnsupportedMedia(f"{name} takes {kind.signal}, not {signal.kind}; {others} does")
     chosen = make_settings(kind, settings)
     place = device_of(kind, device)
     stream = open_codec(name, place).encode(signal, chosen, progress)

@@ -12,7 +12,7 @@ from .errors import UnsupportedMedia
 from .image import readers, writers
 from .image.readers import Header, from_pillow
 from .limits import Limits
-from .signals import Image, Samples, Signal
+from .signals import Image, Pictures, Samples, Signal
 
 __all__ = ["FORMATS", "Header", "MediaFormat", "from_pillow", "read", "read_header", "sniff", "write"]
 
@@ -109,6 +109,10 @@ def write(signal: Signal, format: str, quality: int | None = None) -> bytes:  # 
     Without a `quality` (0..100) png, webp, jxl, npy and ppm are lossless, jpeg is written at 90 and avif at 80; png, npy and
     ppm are always lossless. Raises `UnsupportedMedia` for a format that is not written or cannot hold the signal.
     """
+    if isinstance(signal, Pictures):
+        if format == "npy":
+            return writers.npy(signal.array)
+        signal = signal.strip()
     make = WRITERS.get(format)
     if make is None:
         raise UnsupportedMedia(f"{format!r} is not a format that we write; we write {', '.join(WRITERS)}")

@@ -18,6 +18,7 @@ CODECS: dict[str, str] = {
     "webp": "laconic.codecs.image.webp:WebP",
     "avif": "laconic.codecs.image.avif:Avif",
     "jxl": "laconic.codecs.image.jxl:JpegXl",
+    "image-circuit": "laconic.codecs.image.circuit:ImageCircuit",
 }
 
 

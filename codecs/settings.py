@@ -10,7 +10,7 @@ from .codec import Codec, CodecSettings
 from .errors import InvalidSettings
 from .registry import codec_class, codec_ids
 
-__all__ = ["codecs_with", "is_lossless", "make_settings", "settings_used"]
+__all__ = ["codecs_with", "is_lossless", "make_settings", "settings_used", "takes"]
 
 
 def make_settings(codec: type[Codec], values: Mapping[str, object]) -> CodecSettings:
@@ -43,10 +43,15 @@ def settings_used(settings: CodecSettings) -> dict[str, object]:
     return values
 
 
+def takes(codec: type[Codec], kind: str) -> bool:
+    """Return whether a codec takes signals of a kind."""
+    return kind in getattr(codec, "signals", (codec.signal,))
+
+
 def codecs_with(kind: str, *names: str) -> list[str]:
     """Return the ids of the codecs for a kind of signal that have all these settings."""
     classes = [codec_class(name) for name in codec_ids()]
-    return [codec.id for codec in classes if codec.signal == kind and set(names) <= set(codec.Settings.model_fields)]
+    return [codec.id for codec in classes if takes(codec, kind) and set(names) <= set(codec.Settings.model_fields)]
 
 
 def is_lossless(values: Mapping[str, object]) -> bool:

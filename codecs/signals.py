@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Image", "Signal"]
+__all__ = ["Image", "Pictures", "Signal"]
 
 Samples = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -66,4 +66,56 @@ class Image:
         save(self, path, quality)
 
 
-Signal = Image
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Small grey pictures of one size, for codecs that code them together.
+
+    `array` is uint8 of shape (N, H, W), none of them 0. `known`, where given, marks the samples that the receiver has already:
+    bool of shape (H, W) or (N, H, W). `metadata` as of `Image`.
+    """
+
+    array: NDArray[np.uint8]
+    metadata: dict[str, bytes] = field(default_factory=dict)
+    known: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 3 or 0 in self.array.shape or self.array.dtype != np.uint8:
+            raise ValueError(f"pictures are uint8 of N x H x W, not {self.array.dtype} of {self.array.shape}")
+        if self.known is not None and (
+            self.known.dtype != np.bool_ or self.known.shape not in (self.array.shape, self.array.shape[1:])
+        ):
+            raise ValueError(f"`known` marks samples: bool of {self.array.shape} or {self.array.shape[1:]}")
+
+    @property
+    def kind(self) -> str:
+        """The kind of signal: "pictures"."""
+        return "pictures"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N * H, W, 1): of all pictures, one below the other."""
+        count, height, width = self.array.shape
+        return count * height, width, 1
+
+    @property
+    def bit_depth(self) -> int:
+        """Bits per sample: 8."""
+        return 8
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels of all pictures."""
+        return int(self.array.size)
+
+    def strip(self) -> Image:
+        """Return all pictures as one, one below the other."""
+        return Image(self.array.reshape(self.shape), dict(self.metadata))
+
+    def save(self, path: str | os.PathLike[str], quality: int | None = None) -> None:
+        """Write the pictures: as an array for .npy, else as a strip, one below the other; see `Image.save`."""
+        from .saving import save  # reads and writes signals itself
+
+        save(self, path, quality)
+
+
+Signal = Image | Pictures

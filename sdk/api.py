@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +16,7 @@ from .codecs.compress import Target
 from .codecs.container import Description
 from .codecs.errors import InvalidSettings, UnsupportedMedia
 from .codecs.limits import Limits
-from .codecs.signals import Image, Signal
+from .codecs.signals import Image, Pictures, Signal
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -39,12 +40,15 @@ def encode(
     target_bpp: float | None = None,
     target_bytes: int | None = None,
     device: str = "auto",
+    known: NDArray[np.bool_] | None = None,
     **settings: object,
 ) -> bytes:
     """Compress a picture and return the bytes of an .lcn file.
 
     `source` is a path, the bytes of a media file (PNG, JPEG, WebP...), an array or torch tensor of shape H×W or H×W×C
     with uint8 or uint16 samples (C: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha), a `PIL.Image.Image`, or an `Image`.
+    For `codec="image-circuit"` also an array N×H×W of small grey pictures of one size, W above 4; `known`, bool of H×W or
+    N×H×W, then marks the samples that the receiver has already: they are left out, and `decode` needs them.
     Further keywords are the codec's settings, such as `quality` (0..100), `effort` or `lossless`. With one of the targets
     (dB, bits per pixel, bytes of the whole file) the quality is searched for; `codec="auto"` then returns the smallest
     file of all codecs that meets it.
@@ -58,14 +62,25 @@ def encode(
     path that does not open.
     """
     target = make_target(target_psnr, target_bpp, target_bytes)
-    return compress.encode(read_source(source), codec, settings, target, device).data
+    signal = _pictures(source, known) if codec == "image-circuit" else None
+    if known is not None and (signal is None or signal.known is None):
+        raise InvalidSettings("`known` is for image-circuit and an array N×H×W of small grey pictures")
+    return compress.encode(read_source(source) if signal is None else signal, codec, settings, target, device).data
 
 
-def decode(source: str | os.PathLike[str] | bytes, *, device: str = "auto", limits: Limits | None = None) -> Signal:
+def decode(
+    source: str | os.PathLike[str] | bytes,
+    *,
+    device: str = "auto",
+    limits: Limits | None = None,
+    known: NDArray[np.uint8] | None = None,
+) -> Signal:
     """Restore the picture of an .lcn file, given its path or its bytes.
 
     The result's `array` is H×W×C (a picture encoded from H×W comes back as H×W×1), `metadata` holds ICC, EXIF and XMP,
-    and `save(path)` writes PNG, WebP, JPEG and so on. `limits` bounds what hostile bytes may ask for.
+    and `save(path)` writes PNG, WebP, JPEG and so on. Small pictures encoded together come back as `Pictures` with an `array`
+    N×H×W; for a file that was made with known samples left out, `known` are those samples, uint8 of N×H×W (the others are not
+    looked at). `limits` bounds what hostile bytes may ask for.
 
     >>> import numpy
     >>> decode(encode(numpy.zeros((32, 48), numpy.uint8), codec="webp")).array.shape
@@ -73,7 +88,7 @@ def decode(source: str | os.PathLike[str] | bytes, *, device: str = "auto", limi
 
     Raises `CorruptStream`, `TruncatedStream`, `LimitExceeded`, `WeightsMissing`, `WeightsMismatch`.
     """
-    return compress.decode(_stream_bytes(source), limits or Limits(), device)
+    return compress.decode(_stream_bytes(source), limits or Limits(), device, known=known)
 
 
 def inspect(source: str | os.PathLike[str] | bytes, *, limits: Limits | None = None) -> Description:
@@ -97,7 +112,7 @@ def make_target(psnr: float | None, bpp: float | None, size: int | None) -> Targ
 
 def read_source(source: Source, limits: Limits | None = None) -> Signal:
     """Return the signal that a source of any accepted kind holds."""
-    if isinstance(source, Image):
+    if isinstance(source, Image | Pictures):
         return source
     if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
         return media.read(_file_bytes(source), limits or Limits())
@@ -142,6 +157,19 @@ def _from_array(array: NDArray[Any]) -> Signal:
         hint = ": move the channels last" if array.ndim == 3 and array.shape[0] in (1, 2, 3, 4) else ""
         raise UnsupportedMedia(f"a picture is H×W or H×W×C with 1 to 4 channels, not {array.shape}{hint}")
     return Image(np.ascontiguousarray(pixels))
+
+
+def _pictures(source: Source, known: NDArray[np.bool_] | None) -> Pictures | None:
+    """Return the small grey pictures of an array N×H×W or of `Pictures`; None for any other source."""
+    if isinstance(source, Pictures):
+        return source if known is None else replace(source, known=known)
+    array = _array(source)
+    if array is None or array.ndim != 3 or array.shape[2] <= 4 or array.dtype != np.uint8 or 0 in array.shape:
+        return None
+    try:
+        return Pictures(np.ascontiguousarray(array), known=known)
+    except ValueError as error:
+        raise InvalidSettings(str(error)) from error
 
 
 def _is_pillow(source: object) -> bool:

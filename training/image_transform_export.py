@@ -128,13 +128,13 @@ def calibration_pictures(photos: Path, count: int) -> Iterator[Tensor]:
         yield picture[:, top : top + height, left : left + width]
 
 
-def pin(out: Path, file: str, raw: bytes) -> None:
+def pin(out: Path, file: str, raw: bytes, codec: str = "image-transform") -> None:
     """Write a weights file and name it first among its codec's pins."""
     (out / file).write_bytes(raw)
     path = out / "pins.json"
     pins = json.loads(path.read_text()) if path.exists() else {}
-    others = [entry for entry in pins.get("image-transform", []) if entry["file"] != file]
-    pins["image-transform"] = [{"file": file, "sha256": hashlib.sha256(raw).hexdigest()}, *others]
+    others = [entry for entry in pins.get(codec, []) if entry["file"] != file]
+    pins[codec] = [{"file": file, "sha256": hashlib.sha256(raw).hexdigest()}, *others]
     path.write_text(json.dumps(pins, indent=2) + "\n")
 
 
