@@ -67,15 +67,13 @@ class Image:
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """Small grey pictures of one size, for codecs that code them together.
+class Pictures(Image):
+    """Small grey pictures of one size, for codecs that code them together: to all others one picture too many.
 
-    `array` is uint8 of shape (N, H, W), none of them 0. `known`, where given, marks the samples that the receiver has already:
-    bool of shape (H, W) or (N, H, W). `metadata` as of `Image`.
+    `array` is uint8 of shape (N, H, W), none of them 0, and `shape` that of all pictures, one below the other. `known`, where
+    given, marks the samples that the receiver has already: bool of shape (H, W) or (N, H, W). `metadata` as of `Image`.
     """
 
-    array: NDArray[np.uint8]
-    metadata: dict[str, bytes] = field(default_factory=dict)
     known: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
@@ -98,24 +96,18 @@ class Pictures:
         return count * height, width, 1
 
     @property
-    def bit_depth(self) -> int:
-        """Bits per sample: 8."""
-        return 8
-
-    @property
     def pixels(self) -> int:
         """Number of pixels of all pictures."""
         return int(self.array.size)
+
+    @property
+    def has_alpha(self) -> bool:
+        """False."""
+        return False
 
     def strip(self) -> Image:
         """Return all pictures as one, one below the other."""
         return Image(self.array.reshape(self.shape), dict(self.metadata))
 
-    def save(self, path: str | os.PathLike[str], quality: int | None = None) -> None:
-        """Write the pictures: as an array for .npy, else as a strip, one below the other; see `Image.save`."""
-        from .saving import save  # reads and writes signals itself
 
-        save(self, path, quality)
-
-
-Signal = Image | Pictures
+Signal = Image

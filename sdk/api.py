@@ -112,7 +112,7 @@ def make_target(psnr: float | None, bpp: float | None, size: int | None) -> Targ
 
 def read_source(source: Source, limits: Limits | None = None) -> Signal:
     """Return the signal that a source of any accepted kind holds."""
-    if isinstance(source, Image | Pictures):
+    if isinstance(source, Image):
         return source
     if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
         return media.read(_file_bytes(source), limits or Limits())

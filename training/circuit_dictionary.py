@@ -13,7 +13,7 @@ def grey_dictionary(x: Tensor, entries: int) -> Tensor:
     frequent = torch.bincount(x.flatten().long(), minlength=256).argsort(descending=True)[: max(4, entries // 5)]
     spikes = 0.999 * torch.nn.functional.one_hot(frequent, 256).float() + 0.001 / 256
     left = entries - len(frequent) - 1
-    bumps = []
+    bumps: list[Tensor] = []
     for part, width in ((0.45, 3.0), (0.3, 8.0), (0.25, 24.0)):
         count = max(1, round(part * left)) if width < 24 else left - len(bumps)
         bumps += [_bump(centre, width) for centre in torch.linspace(0, 255, count).tolist()]

@@ -89,7 +89,7 @@ class Circuit:
     def emissions(self) -> list[Tensor]:
         """Return P(value | state) of each variable, (values, states)."""
         every = torch.cat(self.mixing) @ self.dictionary
-        return [part.t().contiguous() for part in every.split(self.states)]
+        return [part.t().contiguous() for part in torch.split(every, self.states)]
 
     def log_likelihood(self, x: Tensor) -> Tensor:
         """Return the natural logarithm of the probability of each row of x (pictures, variables), values 0..V-1."""
@@ -136,7 +136,7 @@ class Circuit:
         every = torch.cat(self.mixing)
         mixing = every * (ratio @ self.dictionary.t())
         dictionary = self.dictionary * (every.t() @ ratio)
-        return list(mixing.split(self.states)), dictionary
+        return list(torch.split(mixing, self.states)), dictionary
 
     def maximise(self, counts: Counts, pictures: float, smoothing: float) -> None:
         """Set the parameters to what suits the counts, scaled to `pictures`, plus `smoothing` counts for each row."""
@@ -164,7 +164,7 @@ def load_circuit(tensors: Mapping[str, Tensor], device: torch.device) -> Circuit
     """Return the circuit that `pack_circuit` packed."""
     parent, states = tensors["parent"].tolist(), tensors["states"].tolist()
     shapes = [(states[p] if p >= 0 else 1, states[d]) for d, p in enumerate(parent)]
-    parts = tensors["transition"].to(device).split([int(np.prod(shape)) for shape in shapes])
+    parts = torch.split(tensors["transition"].to(device), [int(np.prod(shape)) for shape in shapes])
     transition = [part.reshape(shape).clone() for part, shape in zip(parts, shapes, strict=True)]
-    mixing = [part.clone() for part in tensors["mixing"].to(device).split(states)]
+    mixing = [part.clone() for part in torch.split(tensors["mixing"].to(device), states)]
     return Circuit(parent, transition, mixing, tensors["dictionary"].to(device))

@@ -60,7 +60,7 @@ class Schedule:
         stage = self.stage(fraction)
         begin = self.until[stage - 1] if stage else 0.0
         done = (fraction - begin) / (self.until[stage] - begin)
-        return self.first_step * (self.last_step / self.first_step) ** done
+        return float(self.first_step * (self.last_step / self.first_step) ** done)
 
 
 class Run:
@@ -130,7 +130,7 @@ class Run:
         """Make one step of expectation maximisation on all of x; returns bits per dimension before it."""
         assert self.circuit is not None
         total, bits = None, 0.0
-        for batch in x.split(self.schedule.batch):
+        for batch in torch.split(x, self.schedule.batch):
             seen, likelihood = self.circuit.expect(batch.to(self.device).long())
             bits += bits_per_dimension(likelihood, batch) * len(batch) / len(x)
             if total is None:
@@ -154,7 +154,7 @@ class Run:
     def validate(self, x: Tensor) -> float:
         """Return bits per dimension of held-out pictures."""
         assert self.circuit is not None
-        likelihood = torch.cat([self.circuit.log_likelihood(part.to(self.device).long()) for part in x.split(1000)])
+        likelihood = torch.cat([self.circuit.log_likelihood(part.to(self.device).long()) for part in torch.split(x, 1000)])
         return bits_per_dimension(likelihood, x)
 
 

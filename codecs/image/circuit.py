@@ -58,17 +58,15 @@ class ImageCircuit:
         self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.last_cost = 0  # multiplications of the last call
 
-    def encode(self, signal: Image | Pictures, settings: CircuitSettings, progress: Progress | None = None) -> Stream:
+    def encode(self, signal: Image, settings: CircuitSettings, progress: Progress | None = None) -> Stream:
         """Compress; raises `UnsupportedMedia` for 16-bit samples, `InvalidSettings` for a model of another size."""
         return self._encode(signal, settings, progress)[0]
 
-    def ideal_bits(self, signal: Image | Pictures, settings: CircuitSettings) -> float:
+    def ideal_bits(self, signal: Image, settings: CircuitSettings) -> float:
         """Return -log2 of the probability that the circuit gives to the samples that are coded."""
         return sum(part.ideal_bits for part in self._encode(signal, settings, None)[1])
 
-    def _encode(
-        self, signal: Image | Pictures, settings: CircuitSettings, progress: Progress | None
-    ) -> tuple[Stream, list[Coded]]:
+    def _encode(self, signal: Image, settings: CircuitSettings, progress: Progress | None) -> tuple[Stream, list[Coded]]:
         if signal.bit_depth != 8:
             raise UnsupportedMedia("image-circuit takes 8 bits per sample; use image-lossless or jxl with lossless for 16")
         if isinstance(signal, Pictures):
@@ -81,24 +79,24 @@ class ImageCircuit:
         else:
             if settings.model not in ("auto", "photos"):
                 raise InvalidSettings(f"the model {settings.model} takes small pictures as an array N×H×W, not one picture")
-            model, parts, params = _named("photos"), signal.array, {}
-        jobs = [partial(encode_tile, model.circuit, part) for part in _tiles(parts)]
+            model, parts, params = _named("photos"), signal.array, dict[int, int]()
+        jobs = [partial(encode_tile, model.circuit, part) for part in _tiles(parts.astype(np.uint8, copy=False))]
         coded = self._run(jobs, progress, "encoding")
         return _stream(signal, model, coded, params), coded
 
     def _encode_pictures(self, signal: Pictures, model: LoadedCircuit, progress: Progress | None) -> tuple[Stream, list[Coded]]:
         count = len(signal.array)
-        values = signal.array.reshape(count, -1)
+        values = cast(Bytes, signal.array).reshape(count, -1)
         known = None if signal.known is None else np.broadcast_to(signal.known, signal.array.shape).reshape(count, -1)
         jobs = [
             partial(encode_pictures, model.circuit, values[part], None if known is None else known[part])
             for part in _chunks(count)
         ]
         coded = self._run(jobs, progress, "encoding")
-        params = {PARAM_COUNT: count, **({} if known is None else {PARAM_PARTIAL: 1})}
+        params = {PARAM_COUNT: count} | ({} if known is None else {PARAM_PARTIAL: 1})
         return _stream(signal, model, coded, params), coded
 
-    def decode(self, stream: Stream, progress: Progress | None = None) -> Image | Pictures:
+    def decode(self, stream: Stream, progress: Progress | None = None) -> Image:
         """Restore; raises `CorruptStream`, and `InvalidSettings` where known samples are missing or differ."""
         model, count = check_stream(stream)
         height, width = stream.shape[:2]
@@ -172,7 +170,7 @@ def check_stream(stream: Stream) -> tuple[LoadedCircuit, int]:
     return load_model(stream.weights[0]), count
 
 
-def _stream(signal: Image | Pictures, model: LoadedCircuit, coded: list[Coded], params: dict[int, int]) -> Stream:
+def _stream(signal: Image, model: LoadedCircuit, coded: list[Coded], params: dict[int, int]) -> Stream:
     return Stream(
         ImageCircuit.id,
         signal.shape,
@@ -235,5 +233,5 @@ def _model_for(signal: Pictures, name: str) -> LoadedCircuit:
     models = [load_model(digest) for digest in names.values()]
     if len(models) == 1:
         return models[0]
-    chosen = signal.array[:: max(1, len(signal.array) // SAMPLE)].reshape(-1, size[0] * size[1])
+    chosen = cast(Bytes, signal.array)[:: max(1, len(signal.array) // SAMPLE)].reshape(-1, size[0] * size[1])
     return min(models, key=lambda model: len(encode_pictures(model.circuit, chosen).payload))

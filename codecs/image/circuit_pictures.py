@@ -39,7 +39,7 @@ def encode_pictures(circuit: IntegerCircuit, values: Bytes, known: NDArray[np.bo
     """Code pictures [N, variables]; where `known` [N, variables] is given, only the samples that it does not mark."""
     samples = np.array(values)
     status = np.full(values.shape, CODED, np.uint8) if known is None else np.where(known, KNOWN, CODED).astype(np.uint8)
-    widths, costs = np.zeros(values.shape, np.int32), []
+    widths, costs = np.zeros(values.shape, np.int32), list[int]()
 
     def kernel(out: Bytes) -> int:
         coder = start_encoding()

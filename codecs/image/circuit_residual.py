@@ -114,7 +114,7 @@ def _predict(
     energy = 0
     while energy < 7 and least >> (energy + 2):
         energy += 1
-    return prediction, context + 64 * energy
+    return int(prediction), int(context) + 64 * energy
 
 
 @_compiled

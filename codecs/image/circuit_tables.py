@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ def exact_rows(weights: Integers, bits: int) -> Integers:
     total = weights.sum(1, keepdims=True)
     shares = (weights << bits) // np.maximum(total, 1)
     shares[np.arange(len(shares)), weights.argmax(1)] += (1 << bits) - shares.sum(1)
-    return shares
+    return cast(Integers, shares)
 
 
 def depth_first(parent: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
@@ -55,7 +55,7 @@ def depth_first(parent: Sequence[int]) -> tuple[list[int], list[int], list[int]]
     size = [1] * len(parent)
     for d in reversed(downward[1:]):
         size[parent[d]] += size[d]
-    order, depth, last, left = [], [0] * len(parent), [0] * len(parent), [root]
+    order, depth, last, left = list[int](), [0] * len(parent), [0] * len(parent), [root]
     while left:
         d = left.pop()
         depth[d] = depth[parent[d]] + 1 if parent[d] >= 0 else 0

@@ -77,7 +77,13 @@ def _compiled(function: Function) -> Function:
     return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
-@_compiled
+def _inner(function: Function) -> Function:
+    """Compile what only kernels call: without wrappers for Python, which take longer to compile than the function."""
+    options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return cast(Function, numba.njit(nogil=True, error_model="numpy", **options)(function))
+
+
+@_inner
 def _normalise(sums: Integers, count: int, out: Small, least: int) -> None:
     """Write sums as beliefs: shifted so that the largest has 28 bits, and at least `least`."""
     largest = np.int64(0)
@@ -101,7 +107,7 @@ def _normalise(sums: Integers, count: int, out: Small, least: int) -> None:
             out[i] = max(least, sums[i] << -shift)
 
 
-@_compiled
+@_inner
 def _multiply(belief: Small, message: Small, count: int, sums: Integers) -> None:
     """Multiply a belief by a message, in place."""
     for i in range(count):
@@ -109,7 +115,7 @@ def _multiply(belief: Small, message: Small, count: int, sums: Integers) -> None
     _normalise(sums, count, belief, 0)
 
 
-@_compiled
+@_inner
 def _product(vector: Small, rows: int, table: Small, columns: int, sums: Integers) -> None:
     """Multiply a row vector by a table [rows, columns]."""
     for j in range(columns):
@@ -122,30 +128,30 @@ def _product(vector: Small, rows: int, table: Small, columns: int, sums: Integer
                 sums[j] += factor * np.int64(row[j])
 
 
-@_compiled
+@_inner
 def _edge(belief: Small, count: int, edges: Small, value: int, total: int) -> int:
     """Return the left edge of `value` (0..256) of 2**24 under a belief whose sum is `total`."""
     dot = np.int64(0)
     row = edges[value * count : (value + 1) * count]
     for j in range(count):
         dot += np.int64(belief[j]) * np.int64(row[j])
-    return (dot >> EDGE_BITS) * SPREAD // total + value
+    return int((dot >> EDGE_BITS) * SPREAD // total) + value
 
 
-@_compiled
+@_inner
 def _code(
     belief: Small, count: int, edges: Small, value: int, coder: Integers, buffer: Bytes, decoding: bool
 ) -> tuple[int, int]:
     """Encode `value`, or decode it; returns it and the width of its interval of 2**24."""
-    total = np.int64(0)
+    total = 0
     for j in range(count):
-        total += np.int64(belief[j])
+        total += int(belief[j])
     if not decoding:
         left, right = _edge(belief, count, edges, value, total), _edge(belief, count, edges, value + 1, total)
         encode_interval(coder, buffer, left, right)
         return value, right - left
     quantile = decode_quantile(coder)
-    low, high, left, right = 0, VALUES, np.int64(0), np.int64(1 << 24)
+    low, high, left, right = 0, VALUES, 0, 1 << 24
     while high - low > 1:
         middle = (low + high) >> 1 if low > 0 or high < VALUES else 1  # the lowest value is the most frequent of many pictures
         edge = _edge(belief, count, edges, middle, total)
@@ -157,7 +163,7 @@ def _code(
     return low, right - left
 
 
-@_compiled
+@_inner
 def _weigh(belief: Small, count: int, edges: Small, value: int, sums: Integers) -> None:
     """Multiply a belief by the emissions of a value."""
     low, high = edges[value * count : (value + 1) * count], edges[(value + 1) * count : (value + 2) * count]
@@ -167,7 +173,7 @@ def _weigh(belief: Small, count: int, edges: Small, value: int, sums: Integers) 
     _normalise(sums, count, belief, 0)
 
 
-@_compiled
+@_inner
 def _gather_evidence(circuit: IntegerCircuit, values: Bytes, status: Bytes, place: _Place) -> int:
     """Fill in what known samples say about the states above them; returns the cost."""
     cost, sums = 0, place.sums
@@ -191,7 +197,7 @@ def _gather_evidence(circuit: IntegerCircuit, values: Bytes, status: Bytes, plac
     return cost
 
 
-@_compiled
+@_inner
 def _marks(circuit: IntegerCircuit, status: Bytes, wanted: int) -> NDArray[np.bool_]:
     """Return, by variable, whether some picture has a sample of the wanted status in its subtree."""
     marks = np.zeros(circuit.order.size, dtype=np.bool_)
@@ -206,7 +212,7 @@ def _marks(circuit: IntegerCircuit, status: Bytes, wanted: int) -> NDArray[np.bo
     return marks
 
 
-@_compiled
+@_inner
 def _add_evidence(
     circuit: IntegerCircuit, position: int, after: int, uncoded: bool, n: int, belief: Small, place: _Place
 ) -> None:
@@ -221,7 +227,7 @@ def _add_evidence(
         position = circuit.last[c] + 1
 
 
-@_compiled
+@_inner
 def _go_down(circuit: IntegerCircuit, position: int, n: int, place: _Place) -> int:
     """Begin the belief of the variable at `position` from its parent's; returns the cost."""
     d, sums = circuit.order[position], place.sums
@@ -241,12 +247,15 @@ def _go_down(circuit: IntegerCircuit, position: int, n: int, place: _Place) -> i
         _add_evidence(circuit, circuit.last[d] + 1, circuit.last[p], False, n, place.now, place)
     _product(place.now, rows, circuit.down[circuit.table_at[d] :], count, sums)
     _normalise(sums, count, here, 0)
-    return rows * count
+    return int(rows * count)
 
 
-@_compiled
-def _take_in(circuit: IntegerCircuit, position: int, n: int, value: int, present: bool, place: _Place) -> None:
-    """Put the value of the variable at `position`, and evidence of subtrees where nothing is coded, into its beliefs."""
+@_inner
+def _take_in(circuit: IntegerCircuit, position: int, n: int, value: int, present: bool, place: _Place) -> int:
+    """Put the value of the variable at `position`, and evidence of subtrees where nothing is coded, into its beliefs.
+
+    Returns the cost.
+    """
     d = circuit.order[position]
     level, count = circuit.depth[d], circuit.states[d]
     here, inside = place.belief[level, n], place.below[level, n]
@@ -261,9 +270,10 @@ def _take_in(circuit: IntegerCircuit, position: int, n: int, value: int, present
             _multiply(here, place.evidence[c, n], count, place.sums)
             _multiply(inside, place.evidence[c, n], count, place.sums)
         position = circuit.last[c] + 1
+    return int(2 * count) if present else 0
 
 
-@_compiled
+@_inner
 def _go_up(circuit: IntegerCircuit, d: int, pictures: int, place: _Place) -> int:
     """Tell the parent of d, whose subtree is done, what it says; returns the cost."""
     level, p = circuit.depth[d] - 1, circuit.parent[d]
@@ -274,7 +284,7 @@ def _go_up(circuit: IntegerCircuit, d: int, pictures: int, place: _Place) -> int
         _normalise(place.sums, rows, place.now, 1)
         _multiply(place.belief[level, n], place.now, rows, place.sums)
         _multiply(place.below[level, n], place.now, rows, place.sums)
-    return pictures * count * rows
+    return int(pictures * count * rows)
 
 
 @_compiled
@@ -317,9 +327,9 @@ def walk(
                     _add_evidence(circuit, position + 1, circuit.last[d], True, n, now, place)
                 value, width = _code(now, count, edges, values[n, d], coder, buffer, decoding)
                 values[n, d] = value
-                cost += 2 * count
+                cost += (9 if decoding else 2) * count
                 if widths.size:
                     widths[n, d] = width
-            _take_in(circuit, position, n, values[n, d], status[n, d] != ABSENT, place)
+            cost += _take_in(circuit, position, n, values[n, d], status[n, d] != ABSENT, place)
         position += 1
     return cost
