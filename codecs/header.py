@@ -14,7 +14,7 @@ from .errors import CorruptStream
 __all__ = ["CODEC_NUMBERS", "Header", "decode_header", "encode_header"]
 
 # On disk for ever: add, never change.
-CODEC_NUMBERS = {"image-transform": 1, "jpeg": 2, "webp": 3, "avif": 4, "jxl": 5, "image-circuit": 7}
+CODEC_NUMBERS = {"image-transform": 1, "jpeg": 2, "webp": 3, "avif": 4, "jxl": 5, "image-lossless": 6, "image-circuit": 7}
 
 _CODEC_NAMES = {number: name for name, number in CODEC_NUMBERS.items()}
 _THIRD_PARTY_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

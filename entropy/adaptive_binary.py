@@ -35,10 +35,12 @@ __all__ = [
     "decode_bit",
     "decode_entry",
     "decode_integers",
+    "decode_probability",
     "decode_uniform",
     "encode_bit",
     "encode_entry",
     "encode_integers",
+    "encode_probability",
     "encode_uniform",
     "finish_decoding",
     "finish_encoding",
@@ -117,16 +119,22 @@ def _adapt(contexts: Contexts, c: int, bit: int) -> None:
 
 
 @_compiled
-def encode_bit(coder: Integers, out: Bytes, contexts: Contexts, c: int, bit: int) -> None:
-    """Append `bit` (0 or 1) under context `c`, and adapt the context."""
-    share = (coder[SIZE] >> 16) * ((np.int64(contexts[c, 0]) + contexts[c, 1]) >> 7)
+def encode_probability(coder: Integers, out: Bytes, p: int, bit: int) -> None:
+    """Append `bit` (0 or 1), a one with probability `p` of 2**16, 1..65535: for models outside of this file."""
+    share = (coder[SIZE] >> 16) * p
     if bit:
         coder[SIZE] = share
     else:
         coder[LOW] += share
         coder[SIZE] -= share
-    _adapt(contexts, c, bit)
     _settle(coder, out)
+
+
+@_compiled
+def encode_bit(coder: Integers, out: Bytes, contexts: Contexts, c: int, bit: int) -> None:
+    """Append `bit` (0 or 1) under context `c`, and adapt the context."""
+    encode_probability(coder, out, (np.int64(contexts[c, 0]) + contexts[c, 1]) >> 7, bit)
+    _adapt(contexts, c, bit)
 
 
 @_compiled
@@ -192,9 +200,9 @@ def start_decoding(coded: Bytes) -> Integers:
 
 
 @_compiled
-def decode_bit(coder: Integers, coded: Bytes, contexts: Contexts, c: int) -> int:
-    """Return the next bit under context `c`, and adapt the context."""
-    share = (coder[SIZE] >> 16) * ((np.int64(contexts[c, 0]) + contexts[c, 1]) >> 7)
+def decode_probability(coder: Integers, coded: Bytes, p: int) -> int:
+    """Return the next bit, a one with probability `p` of 2**16, 1..65535."""
+    share = (coder[SIZE] >> 16) * p
     bit = 0
     if coder[LOW] < share:
         bit = 1
@@ -202,8 +210,15 @@ def decode_bit(coder: Integers, coded: Bytes, contexts: Contexts, c: int) -> int
     else:
         coder[LOW] -= share
         coder[SIZE] -= share
-    _adapt(contexts, c, bit)
     _fill(coder, coded)
+    return bit
+
+
+@_compiled
+def decode_bit(coder: Integers, coded: Bytes, contexts: Contexts, c: int) -> int:
+    """Return the next bit under context `c`, and adapt the context."""
+    bit = decode_probability(coder, coded, (np.int64(contexts[c, 0]) + contexts[c, 1]) >> 7)
+    _adapt(contexts, c, bit)
     return bit
 
 
