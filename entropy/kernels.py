@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 
-__all__ = ["kernel"]
+__all__ = ["inlined", "kernel"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -18,5 +18,16 @@ def kernel(function: Function) -> Function:
     Without reference counting (`_nrt`), as its atomic operations would cost a third of the time where arrays are passed on.
     numba's cache does not notice when a kernel in another file changes: delete the `__pycache__` folders then.
     """
-    compiled = numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)  # type: ignore[call-overload]
+    return _compiled(function, forceinline=False)
+
+
+def inlined(function: Function) -> Function:
+    """Compile a part of kernels, which becomes part of their code: a call that passes a model would cost more than its work."""
+    return _compiled(function, forceinline=True)
+
+
+def _compiled(function: Function, forceinline: bool) -> Function:
+    compiled = numba.njit(  # type: ignore[call-overload]
+        cache=True, nogil=True, error_model="numpy", forceinline=forceinline, _nrt=False
+    )
     return cast(Function, compiled(function))

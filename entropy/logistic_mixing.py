@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels import kernel
+from .kernels import inlined
 
 __all__ = ["adapt", "confidence", "learn", "logistic_cdf", "mix", "new_cells", "probability_16", "squash", "stretch"]
 
@@ -50,13 +50,13 @@ def _inverse(p: Doubles) -> Doubles:
     return x
 
 
-_CENTRES = np.clip(np.arange(STEPS + 1) / STEPS, 0.25 / STEPS, 1.0 - 0.25 / STEPS)
-STRETCH = _inverse(_CENTRES)
-SQUASH = _logistic(np.linspace(-SPAN, SPAN, STEPS + 1))
+_CENTRES = (np.arange(STEPS) + 0.5) / STEPS
+STRETCH = _inverse(_CENTRES).astype(np.float32)
+SQUASH = _logistic(np.linspace(-SPAN, SPAN, STEPS + 1)).astype(np.float32)
 CDF = _logistic(np.linspace(-CDF_SPAN, CDF_SPAN, STEPS + 1))
 COUNTS = 1 << COUNT_BITS
 RATE = np.array([int(65536 / (n + 1.6)) for n in range(COUNTS)])  # of adaptation after n uses, of 2**16
-CONFIDENCE = np.arange(COUNTS) / (np.arange(COUNTS) + 1.5)  # weight of a cell's opinion after n uses
+CONFIDENCE = (np.arange(COUNTS) / (np.arange(COUNTS) + 1.5)).astype(np.float32)  # weight of a cell's opinion after n uses
 
 
 def new_cells(count: int) -> Cells:
@@ -64,65 +64,65 @@ def new_cells(count: int) -> Cells:
     return np.full(count, 1 << (21 + COUNT_BITS), dtype=np.int32)
 
 
-@kernel
+@inlined
 def stretch(p: float) -> float:
-    """Return ln(p / (1 - p)) for p in 0..1, by a table with interpolation; about +-9.7 at the ends."""
-    u = p * STEPS
-    i = min(int(u), STEPS - 1)
-    return STRETCH[i] + (STRETCH[i + 1] - STRETCH[i]) * (u - i)
+    """Return ln(p / (1 - p)) for p in 0..1, in steps of 1 / STEPS; about +-9 at the ends."""
+    return float(STRETCH[np.uintp(min(int(p * STEPS), STEPS - 1))])
 
 
-@kernel
+@inlined
 def squash(x: float) -> float:
-    """Return 1 / (1 + exp(-x)), x clipped to +-SPAN, by a table with interpolation."""
-    u = (min(max(x, -SPAN), SPAN) + SPAN) * (STEPS / (2.0 * SPAN))
-    i = min(int(u), STEPS - 1)
-    return SQUASH[i] + (SQUASH[i + 1] - SQUASH[i]) * (u - i)
+    """Return 1 / (1 + exp(-x)), x clipped to +-SPAN, in steps of x of 2 SPAN / STEPS."""
+    return float(SQUASH[np.uintp((min(max(x, -SPAN), SPAN) + SPAN) * (STEPS / (2.0 * SPAN)) + 0.5)])
 
 
-@kernel
+@inlined
 def logistic_cdf(x: float) -> float:
     """Return the logistic distribution function at `x` scales from its centre, by a table with interpolation."""
-    u = (min(max(x, -CDF_SPAN), CDF_SPAN) + CDF_SPAN) * (STEPS / (2.0 * CDF_SPAN))
-    i = min(int(u), STEPS - 1)
-    return CDF[i] + (CDF[i + 1] - CDF[i]) * (u - i)
+    u = (min(max(x, -CDF_SPAN), CDF_SPAN * 0.9999) + CDF_SPAN) * (STEPS / (2.0 * CDF_SPAN))
+    i = np.uintp(u)
+    left = CDF[i]
+    return float(left + (CDF[i + np.uintp(1)] - left) * (u - np.float64(i)))
 
 
-@kernel
+@inlined
 def confidence(cell: int) -> float:
     """Return a cell's stretched probability, smaller the less often the cell was used: a model's input to `mix`."""
-    return STRETCH[cell >> (COUNT_BITS + 10)] * CONFIDENCE[cell & (COUNTS - 1)]
+    return float(STRETCH[np.uintp(cell >> (COUNT_BITS + 10))] * CONFIDENCE[np.uintp(cell & (COUNTS - 1))])
 
 
-@kernel
+@inlined
 def adapt(cells: Cells, i: int, bit: int, limit: int) -> None:
     """Move cell `i` towards `bit`, by 1 / (n + 1.6) of the distance in use n, and never by less than after `limit` uses."""
-    cell = np.int64(cells[i])
+    at = np.uintp(i)
+    cell = np.int64(cells[at])
     uses, p = cell & (COUNTS - 1), cell >> COUNT_BITS
-    p += (((bit << 22) - bit - p) * RATE[uses]) >> 16
-    cells[i] = (p << COUNT_BITS) | min(uses + 1, limit)
+    p += (((bit << 22) - bit - p) * RATE[np.uintp(uses)]) >> 16
+    cells[at] = (p << COUNT_BITS) | min(uses + 1, limit)
 
 
-@kernel
+@inlined
 def mix(weights: Doubles, at: int, inputs: Doubles, count: int) -> float:
     """Return the sum of `weights[at + i] * inputs[i]`, i below `count`, a multiple of 4 (inputs are padded with zeros)."""
+    part = weights[at : at + count]
     a = b = c = d = 0.0
-    for i in range(0, count, 4):
-        a += weights[at + i] * inputs[i]
-        b += weights[at + i + 1] * inputs[i + 1]
-        c += weights[at + i + 2] * inputs[i + 2]
-        d += weights[at + i + 3] * inputs[i + 3]
+    for i in range(0, part.size, 4):
+        a += part[i] * inputs[i]
+        b += part[i + 1] * inputs[i + 1]
+        c += part[i + 2] * inputs[i + 2]
+        d += part[i + 3] * inputs[i + 3]
     return (a + b) + (c + d)
 
 
-@kernel
+@inlined
 def learn(weights: Doubles, at: int, inputs: Doubles, count: int, step: float) -> None:
     """Add `step` times the inputs to the weights; `step` is the learning rate times (bit - probability)."""
-    for i in range(count):
-        weights[at + i] += step * inputs[i]
+    part = weights[at : at + count]
+    for i in range(part.size):
+        part[i] += step * inputs[i]
 
 
-@kernel
+@inlined
 def probability_16(p: float) -> int:
     """Return a probability as an integer of 2**16, neither 0 nor certain."""
     return min(max(int(p * 65536.0), 1), 65535)

@@ -84,7 +84,7 @@ def _run(
         planes[p, :MARGIN] = 0
         before = np.array(known, dtype=np.int64)
         predictors = thoroughness.predictors[len(known)]
-        state = new_least_squares(predictors, width)
+        state = new_least_squares(predictors, width, highest)
         model = new_model(width, height * width, len(predictors), *thoroughness[1:])
         for top in range(0, height, BAND):
             bottom = min(top + BAND, height)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...entropy.adaptive_binary import POSITION, decode_probability, encode_probability
-from ...entropy.kernels import kernel
+from ...entropy.kernels import inlined, kernel
 from ...entropy.logistic_mixing import adapt, confidence, learn, logistic_cdf, mix, new_cells, probability_16, squash, stretch
 from .least_squares import LeastSquares, begin_row, predict, update
 
@@ -114,7 +114,7 @@ def new_model(width: int, samples: int, predictors: int, distributions: int, con
     )
 
 
-@kernel
+@inlined
 def level(activity: float) -> int:
     """Return activity on a scale that is linear to 8 and has four steps an octave beyond; below LEVELS."""
     if activity < 8.0:
@@ -126,12 +126,12 @@ def level(activity: float) -> int:
     return min(8 + 4 * octave + ((int(activity) - 8) >> 1), LEVELS - 1)
 
 
-@kernel
+@inlined
 def _clip(value: int, bound: int) -> int:
     return min(max(value, -bound), bound)
 
 
-@kernel
+@inlined
 def _formulas(model: Model, first: int, s: Planes, p: int, before: Integers, y: int, x: int) -> None:
     """Predict by formulas: the median edge detector (LOCO-I), and two that use the plane before or wider neighbours."""
     west, north, north_west, north_east = s[p, y, x - 1], s[p, y - 1, x], s[p, y - 1, x - 1], s[p, y - 1, x + 1]
@@ -147,14 +147,14 @@ def _formulas(model: Model, first: int, s: Planes, p: int, before: Integers, y: 
         model.predictions[first + 2] = north + 0.5 * (north_east - s[p, y - 2, x + 1]) + 0.25 * (west - north_west)
 
 
-@kernel
+@inlined
 def _activity(model: Model, k: int, row: int, x: int) -> float:
     """Return the weighted sum of a prediction's absolute errors at the neighbours, weights summing to 7."""
     here, above = model.errors[k, row], model.errors[k, 1 - row]
     return 2.0 * (here[x - 1] + above[x]) + above[x - 1] + above[x + 1] + here[x - 2]
 
 
-@kernel
+@inlined
 def _blend(model: Model, highest: int, row: int, x: int) -> float:
     """Return the mean of the predictions, weighted by the inverse fourth power of their errors nearby."""
     total = weight = 0.0
@@ -169,7 +169,7 @@ def _blend(model: Model, highest: int, row: int, x: int) -> float:
     return total / weight
 
 
-@kernel
+@inlined
 def _textures(s: Planes, p: int, before: Integers, y: int, x: int, mean: float) -> tuple[int, int]:
     """Return which of 6 and of 4 neighbours exceed the prediction (or, in the plane before, the sample there)."""
     west, north, north_west, north_east = s[p, y, x - 1], s[p, y - 1, x], s[p, y - 1, x - 1], s[p, y - 1, x + 1]
@@ -187,7 +187,7 @@ def _textures(s: Planes, p: int, before: Integers, y: int, x: int, mean: float) 
     return six, four
 
 
-@kernel
+@inlined
 def _unbias(model: Model, mean: float, six: int, four: int, activity: int, missed: int) -> float:
     """Return the mean plus the average of what it missed in five contexts."""
     model.bias_at[0] = six * 8 + min(activity >> 1, 7)
@@ -201,7 +201,7 @@ def _unbias(model: Model, mean: float, six: int, four: int, activity: int, misse
     return mean + total / BIASES
 
 
-@kernel
+@inlined
 def _distributions(model: Model, highest: int) -> None:
     """Set centres and scales: first around the blend, a narrower one too, then around the other predictions."""
     blend = model.predictions.size - 1
@@ -216,7 +216,7 @@ def _distributions(model: Model, highest: int) -> None:
         model.above[e] = logistic_cdf((highest + 0.5 - model.centre[e]) * model.sharpness[e])
 
 
-@kernel
+@inlined
 def _find_slots(
     model: Model,
     s: Planes,
@@ -269,7 +269,7 @@ def _find_slots(
         slots[i] = model.starts[i] + ((h * 0x9E3779B1 >> 20) & model.masks[i]) * NODES
 
 
-@kernel
+@inlined
 def _probability(model: Model, threshold: int, node: int) -> float:
     """Return the probability that the sample is at least `threshold`, and leave behind what `_learn` needs."""
     experts, inputs = model.centre.size, model.inputs
@@ -289,7 +289,7 @@ def _probability(model: Model, threshold: int, node: int) -> float:
     return squash(total)
 
 
-@kernel
+@inlined
 def _learn(model: Model, node: int, p: float, bit: int, rate: float) -> None:
     """Adapt weights and cells to a decision."""
     size = model.inputs.size
@@ -305,7 +305,7 @@ def _learn(model: Model, node: int, p: float, bit: int, rate: float) -> None:
             model.above[e] = model.at[e]
 
 
-@kernel
+@inlined
 def _code_sample(
     model: Model, value: int, first: int, stride: int, highest: int, coder: Integers, coded: Bytes, decoding: bool
 ) -> int:
@@ -346,7 +346,7 @@ def _code_sample(
     return low
 
 
-@kernel
+@inlined
 def _prepare_row(model: Model, s: Planes, p: int, y: int, width: int) -> None:
     """Fill the margins beside row `y` and those of the row above from known samples."""
     row = y & 1
@@ -360,7 +360,7 @@ def _prepare_row(model: Model, s: Planes, p: int, y: int, width: int) -> None:
             above[width + MARGIN + j] = above[width + MARGIN - 1]
 
 
-@kernel
+@inlined
 def _choose_weights(model: Model, stride: int, activity: int, four: int) -> None:
     """Select the sets of weights: by stride, and where there are three sets by activity and by texture."""
     size = NODES * model.inputs.size
@@ -370,7 +370,7 @@ def _choose_weights(model: Model, stride: int, activity: int, four: int) -> None
         model.chosen[2] = (16 + LEVELS + four) * size
 
 
-@kernel
+@inlined
 def _account(model: Model, value: int, mean: float, row: int, x: int) -> None:
     """Note how well the predictions did."""
     for k in range(model.predictions.size):
@@ -391,7 +391,7 @@ def _account(model: Model, value: int, mean: float, row: int, x: int) -> None:
             model.bias_count[b, at] *= 0.5
 
 
-@kernel
+@inlined
 def _code_next(
     s: Planes,
     p: int,
