@@ -28,7 +28,7 @@ from .image_results import Curve, Results, averaged, compare
 from .image_timing import TIMED_NEAR, Timing, TimingJob, time_jobs
 from .progress import shown_progress
 
-__all__ = ["main", "run"]
+__all__ = ["main", "processor", "run"]
 
 PICTURES = (".png", ".ppm", ".bmp", ".tif", ".tiff")
 QUALITIES: dict[str, tuple[int, ...]] = {  # chosen to span about 27 to 42 dB on Kodak
@@ -169,7 +169,7 @@ def _facts(paths: Sequence[Path], pixels: int, threads: int, jobs: int, device: 
         "pictures": [path.name for path in paths],
         "pixels": pixels,
         "machine": {
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "system": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version(),
@@ -182,7 +182,8 @@ def _facts(paths: Sequence[Path], pixels: int, threads: int, jobs: int, device: 
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -6,11 +6,11 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from ..codecs.errors import InvalidSettings
 from .image_anchors import load_anchors
 from .image_points import versions
 from .image_results import Results, markdown_table
 from .image_timing import TIMED_NEAR
+from .sections import replace_section
 
 __all__ = ["DOCS_BEGIN", "DOCS_END", "write_report"]
 
@@ -74,11 +74,5 @@ def _footing(results: Results) -> str:
 
 def _write_docs(docs: Path, table: str, plot: bytes) -> None:
     """Replace the marked section of `docs` with the table and put the plot beside it."""
-    text = docs.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(DOCS_BEGIN)
-    _, end, after = rest.partition(DOCS_END)
-    if not begin or not end:
-        raise InvalidSettings(f"{docs} lacks the markers {DOCS_BEGIN} and {DOCS_END}")
+    replace_section(docs, DOCS_BEGIN, DOCS_END, f"![Rate and distortion on Kodak](kodak-rd.svg)\n\n{table}")
     (docs.parent / "kodak-rd.svg").write_bytes(plot)
-    picture = "![Rate and distortion on Kodak](kodak-rd.svg)"
-    docs.write_text(f"{before}{begin}\n\n{picture}\n\n{table}\n{end}{after}", encoding="utf-8")

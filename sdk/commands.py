@@ -30,7 +30,14 @@ __all__ = [
 ]
 
 LIMITS = Limits()
-SUITES = {"entropy": False, "exactness": False, "fuzz": False, "image": True, "service": True}  # whether it writes files
+SUITES = {
+    "circuits": True,
+    "entropy": False,
+    "exactness": False,
+    "fuzz": False,
+    "image": True,
+    "service": True,
+}  # whether it writes files
 
 
 def run_encode(source: str, output: str | None, options: EncodeOptions, device: str, force: bool, as_json: bool) -> None:

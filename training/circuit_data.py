@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import tarfile
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from torch import Tensor
 
 from laconic.codecs.image.circuit_blocks import BLOCK, CHANNELS, WINDOW, windows
 from laconic.codecs.image.circuit_residual import best_transform, split_colours, to_residuals
+from laconic.codecs.image.idx import read_idx
 
-__all__ = ["HELD_OUT_PHOTOS", "Source", "read_idx", "read_photos"]
+__all__ = ["HELD_OUT_PHOTOS", "Source", "read_photos", "read_small"]
 
 HELD_OUT_PHOTOS = 64  # the last names in sorted order are never trained on
 CROP = 320  # pixels
@@ -33,16 +33,13 @@ class Source:
     residual: bool
 
 
-def read_idx(path: Path) -> Source:
-    """Return the pictures of an IDX file (gzip or not) of unsigned bytes; raises ValueError for other files."""
-    raw = path.read_bytes()
-    raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    count, height, width = np.frombuffer(raw[4:16], ">u4").tolist() if raw[:4] == b"\0\0\x08\x03" else (0, 0, 0)
-    if count * height * width == 0 or len(raw) != 16 + count * height * width:
-        raise ValueError(f"{path} is no IDX file of pictures of unsigned bytes")
-    x = torch.from_numpy(np.frombuffer(raw, np.uint8, offset=16).reshape(count, height * width).copy())
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return Source(x, torch.stack([rows.flatten(), columns.flatten(), torch.zeros(height * width, dtype=torch.long)], 1), False)
+def read_small(path: Path) -> Source:
+    """Return the pictures of an IDX file."""
+    pictures = read_idx(path)
+    count, height, width = pictures.shape
+    rows, columns = np.mgrid[:height, :width].reshape(2, -1)
+    places = np.column_stack([rows, columns, np.zeros_like(rows)])
+    return Source(torch.from_numpy(pictures.reshape(count, -1)), torch.from_numpy(places), False)
 
 
 def read_photos(folder: Path, blocks: int) -> Source:

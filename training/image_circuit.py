@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .circuit_data import Source, read_idx, read_photos
+from .circuit_data import Source, read_photos, read_small
 from .circuit_dictionary import grey_dictionary, residual_dictionary
 from .circuit_model import Circuit, Counts, load_circuit, pack_circuit
 from .circuit_structure import chow_liu, entropies, first_circuit, grow, levels, most_states, mutual_information
@@ -253,7 +253,9 @@ def main() -> None:
     if (arguments.out / "progress.json").exists():
         run.load(arguments.out)
         print(f"resuming at step {run.step}, {run.seconds:.0f} s", flush=True)
-    source = read_idx(arguments.pictures) if arguments.pictures else _photos(arguments.photos, arguments.blocks, arguments.out)
+    source = (
+        read_small(arguments.pictures) if arguments.pictures else _photos(arguments.photos, arguments.blocks, arguments.out)
+    )
     print(f"{tuple(source.x.shape)} on {arguments.device} ({platform.machine()})", flush=True)
     train(run, source, arguments.out, arguments.save_every, arguments.log_every)
 

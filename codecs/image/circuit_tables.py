@@ -19,7 +19,7 @@ from ...entropy.adaptive_binary import decode_integers
 from ..weights import load_weights
 from .circuit_walk import EDGE_BITS, TABLE_BITS, VALUES, IntegerCircuit
 
-__all__ = ["LoadedCircuit", "depth_first", "exact_rows", "integer_circuit", "load_model", "model_spec"]
+__all__ = ["LoadedCircuit", "circuit_of", "depth_first", "exact_rows", "integer_circuit", "load_model", "model_spec"]
 
 Integers = NDArray[np.int64]
 
@@ -97,6 +97,19 @@ def integer_circuit(
     )
 
 
+def circuit_of(tensors: Mapping[str, NDArray[Any]]) -> IntegerCircuit:
+    """Return the circuit of a weights file's tensors."""
+    powers = tensors["powers"].astype(np.int64)
+    parent, states = tensors["parent"].tolist(), tensors["states"].tolist()
+    shapes = [(states[p] if p >= 0 else 1, states[d]) for d, p in enumerate(parent)]
+    sizes = [rows * columns for rows, columns in shapes]
+    flat = powers[_codes(tensors["transition"], sum(sizes))]
+    transition = [part.reshape(shape) for part, shape in zip(np.split(flat, np.cumsum(sizes)[:-1]), shapes, strict=True)]
+    dictionary = powers[tensors["dictionary"]]
+    mixing = powers[_codes(tensors["mixing"], sum(states) * len(dictionary))].reshape(-1, len(dictionary))
+    return integer_circuit(parent, transition, mixing, dictionary)
+
+
 @cache
 def model_spec(digest: bytes) -> dict[str, Any]:
     """Return what the weights with this digest are for: "name", "kind" ("pictures" or "blocks") and for pictures "size"."""
@@ -106,18 +119,8 @@ def model_spec(digest: bytes) -> dict[str, Any]:
 @cache
 def load_model(digest: bytes) -> LoadedCircuit:
     """Return the circuit of the weights with this digest; raises as `load_weights` does."""
-    weights = load_weights("image-circuit", digest)
     spec = model_spec(digest)
-    tensors = weights.tensors
-    powers = tensors["powers"].astype(np.int64)
-    parent, states = tensors["parent"].tolist(), tensors["states"].tolist()
-    shapes = [(states[p] if p >= 0 else 1, states[d]) for d, p in enumerate(parent)]
-    sizes = [rows * columns for rows, columns in shapes]
-    flat = powers[_codes(tensors["transition"], sum(sizes))]
-    transition = [part.reshape(shape) for part, shape in zip(np.split(flat, np.cumsum(sizes)[:-1]), shapes, strict=True)]
-    dictionary = powers[tensors["dictionary"]]
-    mixing = powers[_codes(tensors["mixing"], sum(states) * len(dictionary))].reshape(-1, len(dictionary))
-    return LoadedCircuit(integer_circuit(parent, transition, mixing, dictionary), digest, spec["name"], spec)
+    return LoadedCircuit(circuit_of(load_weights("image-circuit", digest).tensors), digest, spec["name"], spec)
 
 
 def _codes(coded: NDArray[np.uint8], count: int) -> NDArray[np.int32]:
