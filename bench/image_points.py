@@ -11,13 +11,13 @@ import inspect
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, ClassVar, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -29,13 +29,17 @@ from ..codecs.signals import Image
 from .pictures import load_picture, set_threads
 
 __all__ = [
+    "Cache",
     "Job",
     "Point",
     "PointCache",
     "Scalar",
+    "file_digest",
     "make_job",
     "measure",
     "measure_all",
+    "run_jobs",
+    "source_digest",
     "versions",
     "weights_digests",
 ]
@@ -116,7 +120,8 @@ def weights_digests(codec: str, device: str) -> tuple[str, ...]:
 
 
 @cache
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """Return a digest of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
@@ -127,7 +132,7 @@ def make_job(picture: Path, codec: str, settings: Mapping[str, Scalar], payload_
         "settings": dict(settings),
         "payload_only": payload_only,
         "device": device,
-        "picture": _file_digest(picture),
+        "picture": file_digest(picture),
         "weights": weights_digests(codec, device),
         "source": source_digest(codec, payload_only),
         "versions": versions(),
@@ -161,31 +166,53 @@ def _ideal_bits(job: Job, picture: Image) -> float | None:
     return None if count is None else float(count(picture, make_settings(type(codec), job.settings)))
 
 
-class PointCache:
+class Keyed(Protocol):
+    """A dataclass with the key that names it in a cache."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def key(self) -> str:
+        """The digest of everything that the point depends on."""
+        ...
+
+
+P = TypeVar("P", bound=Keyed)
+J = TypeVar("J", bound=Keyed)
+
+
+class Cache(Generic[P]):
     """Points already measured, one JSON object a line, so that an interrupted run continues where it stopped."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: type[P]) -> None:
         self.path = path
-        self._points: dict[str, Point] = {}
+        self._points: dict[str, P] = {}
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
                 try:
-                    point = Point(**json.loads(line))
+                    point = kind(**json.loads(line))
                 except (ValueError, TypeError):  # a line cut short by the interruption, or of another version
                     continue
                 self._points[point.key] = point
 
-    def get(self, key: str) -> Point | None:
+    def get(self, key: str) -> P | None:
         """Return the point with this key, if it is there."""
         return self._points.get(key)
 
-    def add(self, point: Point) -> None:
+    def add(self, point: P) -> None:
         """Keep the point, in memory and on disk."""
         self._points[point.key] = point
         with self.path.open("a+b") as file:
             if file.tell() and not _ends_with_newline(file):
                 file.write(b"\n")
-            file.write(json.dumps(asdict(point)).encode() + b"\n")
+            file.write(json.dumps(asdict(cast(Any, point))).encode() + b"\n")
+
+
+class PointCache(Cache[Point]):
+    """Rate-distortion points."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, Point)
 
 
 def _ends_with_newline(file: BinaryIO) -> bool:
@@ -194,9 +221,16 @@ def _ends_with_newline(file: BinaryIO) -> bool:
 
 
 def measure_all(jobs: Sequence[Job], known: PointCache, processes: int, threads: int) -> Iterator[Point]:
+    """Yield the point of every job, measured in `processes` new processes with `threads` threads each."""
+    return run_jobs(jobs, known, measure, processes, set_threads, threads)
+
+
+def run_jobs(
+    jobs: Sequence[J], known: Cache[P], work: Callable[[J], P], processes: int, start: Callable[..., None], *given: object
+) -> Iterator[P]:
     """Yield the point of every job, known ones first, and keep new ones in the cache.
 
-    The work is done in `processes` new processes with `threads` threads each; this process keeps its own settings.
+    The work is done in `processes` new processes, each of which calls `start(*given)` first; this process keeps its own settings.
     """
     points = {job.key: known.get(job.key) for job in jobs}
     yield from (point for point in points.values() if point is not None)
@@ -204,8 +238,8 @@ def measure_all(jobs: Sequence[Job], known: PointCache, processes: int, threads:
     if not new:
         return
     context = multiprocessing.get_context("spawn")  # torch and numba do not survive a fork with threads
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=set_threads, initargs=(threads,)) as pool:
-        futures = [pool.submit(measure, job) for job in new]
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=start, initargs=given) as pool:
+        futures = [pool.submit(work, job) for job in new]
         try:
             for future in as_completed(futures):
                 point = future.result()

@@ -6,7 +6,7 @@ signal ─ Codec.encode ─▶ Stream ─ container.write ─▶ bytes ─ conta
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AUTO",
+    "LOSSLESS",
     "NO_SETTINGS",
     "PREFERRED",
     "Encoded",
@@ -42,6 +43,7 @@ __all__ = [
 
 AUTO = "auto"
 PREFERRED = ("image-transform", "jxl")  # what "auto" takes without a target: the first that is installed and takes the signal
+LOSSLESS = ("image-lossless", "jxl", "webp")  # of whose files "auto" takes the smallest where nothing may be lost
 NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
 
 
@@ -69,23 +71,24 @@ def encode(
     target: Target | None = None,
     device: str = "auto",
     progress: Progress | None = None,
+    among: Collection[str] | None = None,
 ) -> Encoded:
     """Compress a signal.
 
-    `codec` "auto" is the first of `PREFERRED`; with a target or with lossless coding it is the codec, of those that have all
-    the settings given, that does best: see `targets.search`. Raises `InvalidSettings`, `UnsupportedMedia`, `WeightsMissing`,
+    `codec` "auto" is the first of `PREFERRED`. Where nothing may be lost it is the one of `LOSSLESS` that makes the smallest
+    file; with a target it is the codec that does best (see `targets.search`); in both cases of those that have all the settings
+    given, and of those in `among`, if that is given. Raises `InvalidSettings`, `UnsupportedMedia`, `WeightsMissing`,
     `DeviceUnavailable`, and whatever `progress` raises.
     """
     began = time.perf_counter()
     if target is not None:
-        encoded = _encode_to_target(signal, codec, settings, target, device, progress)
+        encoded = _encode_to_target(signal, codec, settings, target, device, progress, among)
     elif codec != AUTO:
         encoded = _encode_with(signal, codec, settings, device, progress)
     elif is_lossless(settings):
-        files = _encode_with_each(signal, codecs_with(signal.kind, *settings), settings, device, progress)
-        encoded = min(files, key=lambda file: len(file.data))
+        encoded = _smallest_lossless(signal, settings, device, progress, among)
     else:
-        encoded = next(_encode_with_each(signal, PREFERRED, settings, device, progress))
+        encoded = next(_encode_with_each(signal, PREFERRED, settings, device, lambda name: progress))
     return replace(encoded, seconds=time.perf_counter() - began)
 
 
@@ -153,15 +156,42 @@ def _encode_with(
     return packed(stream, signal, chosen, time.perf_counter() - began, place)
 
 
+def _smallest_lossless(
+    signal: Signal,
+    settings: Mapping[str, object],
+    device: str,
+    progress: Progress | None,
+    among: Collection[str] | None,
+) -> Encoded:
+    """Return the smallest file of the codecs of `LOSSLESS` that have the settings and take the signal."""
+    wanted = settings.keys() - {"lossless"}  # which needs to be no setting of codecs that are always lossless
+    names = [
+        name
+        for name in LOSSLESS
+        if (among is None or name in among) and wanted <= codec_class(name).Settings.model_fields.keys()
+    ]
+
+    def shared(name: str) -> Progress | None:
+        first = names.index(name)
+        return progress and (lambda part, stage: progress((first + part) / len(names), f"{name}, {stage}"))
+
+    files = _encode_with_each(signal, names, settings, device, shared)
+    return min(files, key=lambda file: len(file.data))
+
+
 def _encode_with_each(
-    signal: Signal, names: Sequence[str], settings: Mapping[str, object], device: str, progress: Progress | None
+    signal: Signal,
+    names: Sequence[str],
+    settings: Mapping[str, object],
+    device: str,
+    progress_of: Callable[[str], Progress | None],
 ) -> Iterator[Encoded]:
     """Yield a file from every codec that takes the signal; raises the last refusal if none does."""
     refusal: LaconicError = InvalidSettings(f"no codec has all the settings {', '.join(settings)}")
     taken = False
     for name in names:
         try:
-            yield _encode_with(signal, name, settings, device, progress)
+            yield _encode_with(signal, name, settings, device, progress_of(name))
             taken = True
         except (UnsupportedMedia, WeightsMissing) as error:
             refusal = error
@@ -170,16 +200,26 @@ def _encode_with_each(
 
 
 def _encode_to_target(
-    signal: Signal, codec: str, settings: Mapping[str, object], target: Target, device: str, progress: Progress | None
+    signal: Signal,
+    codec: str,
+    settings: Mapping[str, object],
+    target: Target,
+    device: str,
+    progress: Progress | None,
+    among: Collection[str] | None,
 ) -> Encoded:
     if "quality" in settings or is_lossless(settings):
         name = "quality" if "quality" in settings else "lossless"
         raise InvalidSettings(f"{name} contradicts a target of {target}: give one of the two")
     names = codecs_with(signal.kind, "quality", *settings) if codec == AUTO else [codec_class(codec).id]
+    if codec == AUTO and among is not None:
+        names = [name for name in names if name in among]
     if not names:
         raise InvalidSettings(f"no codec has all the settings {', '.join(settings)}")
-    if "quality" not in codec_class(names[0]).Settings.model_fields:
-        raise InvalidSettings(f"{codec} has no quality to search for a target of {target}")
+    chosen = codec_class(names[0])
+    if "quality" not in chosen.Settings.model_fields:
+        why = f": {codec} is always lossless" if chosen.lossless else ""
+        raise InvalidSettings(f"{codec} has no quality to search for a target of {target}{why}")
     return search(
         signal,
         names,

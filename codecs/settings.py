@@ -28,6 +28,8 @@ def make_settings(codec: type[Codec], values: Mapping[str, object]) -> CodecSett
     unknown = [name for name in given if name not in fields]
     if unknown:
         valid = f"its settings are {', '.join(fields)}" if fields else "it has no settings"
+        if "quality" in unknown and codec.lossless:
+            raise InvalidSettings(f"{codec.id} is always lossless, so it has no quality; {valid}")
         raise InvalidSettings(f"{codec.id} has no setting called {', '.join(map(repr, unknown))}; {valid}")
     try:
         return codec.Settings.model_validate(given)

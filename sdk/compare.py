@@ -90,10 +90,13 @@ def compare(
 ) -> Comparison:
     """Code a picture with every codec at `target_psnr` dB: each file is the codec's smallest that reaches it.
 
-    The default target is what image-transform gives at quality 50. Codecs that cannot take part are named in `skipped`.
-    Raises `InvalidSettings` where none can.
+    The default target is what image-transform gives at quality 50. Codecs that are always lossless take part where they are
+    named in `codecs`, with the one file that they make. Codecs that cannot take part are named in `skipped`.
+    Raises `InvalidSettings` where none can, or where none has a quality.
     """
     chosen = list(codecs or image_codecs())
+    if all(_always_lossless(codec) for codec in chosen):
+        raise InvalidSettings(f"{', '.join(chosen)}: always lossless; name a codec with a quality as well, to compare with")
     report = progress or (lambda done, stage: None)
     target = reference_psnr(original, chosen, device) if target_psnr is None else target_psnr
     entries, skipped = [], {}
@@ -101,7 +104,7 @@ def compare(
         report(index / len(chosen), codec)
         try:
             entry = measure(original, codec, target, device)
-            if curves:
+            if curves and not _always_lossless(codec):
                 entry = replace(entry, curve=_curve(original, codec, device, _part(report, index, len(chosen))))
             entries.append(entry)
         except LaconicError as error:
@@ -126,6 +129,8 @@ def reference_psnr(original: Image, codecs: Sequence[str], device: str = "auto")
 
 def measure(original: Image, codec: str, target_psnr: float, device: str = "auto") -> Entry:
     """Return a codec's entry for its smallest file that reaches a PSNR; what codecs raise passes through."""
+    if _always_lossless(codec):
+        return _code(original, codec, {}, device)
     found = compress.encode(original, codec, {}, Target(psnr=target_psnr), device)
     entry = _code(original, codec, found.settings, device)
     quality = found.settings.get("quality")
@@ -149,6 +154,11 @@ def _comparable(name: str) -> bool:
     except (LaconicError, ImportError):  # a third party's that does not import must not spoil the report
         return False
     return kind.signal == "image" and "quality" in kind.Settings.model_fields
+
+
+def _always_lossless(name: str) -> bool:
+    kind = codec_class(name)
+    return kind.lossless and "quality" not in kind.Settings.model_fields
 
 
 def _code(original: Image, codec: str, settings: Mapping[str, object], device: str) -> Entry:

@@ -20,9 +20,10 @@ from ..codecs.weights import pinned_weights
 from .logs import Log
 from .settings import ServiceSettings
 
-__all__ = ["Catalogue", "Served", "open_catalogue"]
+__all__ = ["Catalogue", "Served", "open_catalogue", "warm_late"]
 
 WRITERS = ("Pillow", "imagecodecs", "constriction")  # libraries whose version may change the bytes of a result
+WARMED_LATE = ("image-lossless", "image-circuit")  # where nothing is cached, their kernels take half a minute to compile
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Catalogue:
 def open_catalogue(settings: ServiceSettings, log: Log) -> Catalogue:
     """Open every allowed codec and code a small picture with it both ways, so that first requests find kernels compiled.
 
-    A codec that does not open is logged and left out. Raises `DeviceUnavailable` for a device that is absent or not exact,
+    Those of `WARMED_LATE` are only opened: `warm_late` does the rest while others are served already. A codec that does not open is logged and left out. Raises `DeviceUnavailable` for a device that is absent or not exact,
     `WeightsMissing` when no codec is left. Sets torch's threads for the calling thread.
     """
     import torch  # heavy: after the process listens
@@ -80,6 +81,8 @@ def open_catalogue(settings: ServiceSettings, log: Log) -> Catalogue:
         began = time.perf_counter()
         try:
             served[name] = _open(name, settings.device)
+            if name not in WARMED_LATE:
+                _warm(name, settings.device)
             log.info("codec ready", codec=name, device=served[name].device, seconds=round(time.perf_counter() - began, 3))
         except DeviceUnavailable:
             raise
@@ -94,13 +97,30 @@ def open_catalogue(settings: ServiceSettings, log: Log) -> Catalogue:
     return Catalogue(served, missing, _identity(served))
 
 
+def warm_late(catalogue: Catalogue, device: str, log: Log) -> None:
+    """Code a small picture with every codec that `open_catalogue` has only opened; what fails is logged.
+
+    For a thread beside the device's owner: these codecs keep nothing from one call to the next. A request that needs a kernel
+    which is being compiled waits for it.
+    """
+    for name in WARMED_LATE:
+        if name in catalogue.served:
+            began = time.perf_counter()
+            try:
+                _warm(name, device)
+                log.info("codec warm", codec=name, seconds=round(time.perf_counter() - began, 3))
+            except Exception as error:  # requests for this codec will meet it too, and answer it
+                log.error("codec broken", codec=name, exc_info=error)
+
+
 def _open(name: str, device: str) -> Served:
-    kind = codec_class(name)
-    place = compress.device_of(kind, device)
-    served = Served(open_codec(name, place), place, _weights(name))
+    place = compress.device_of(codec_class(name), device)
+    return Served(open_codec(name, place), place, _weights(name))
+
+
+def _warm(name: str, device: str) -> None:
     picture = Image(np.arange(64 * 64 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 64, 3))
     compress.decode(compress.encode(picture, name, device=device).data, device=device)
-    return served
 
 
 def _weights(name: str) -> tuple[str, ...]:

@@ -115,11 +115,8 @@ class Coder:
     def _code(self, job: Job, progress: Progress) -> Encoded | Signal:
         if isinstance(job, DecodeJob):
             return compress.decode(job.data, self._limits, self._device, progress)
-        request = job.request
-        encoded = compress.encode(request.signal, request.codec, request.settings, request.target, self._device, progress)
-        if encoded.codec not in self._catalogue.served:
-            raise InvalidSettings(f"auto chose {encoded.codec}, which is not served; name a codec")
-        return encoded
+        request, served = job.request, self._catalogue.served
+        return compress.encode(request.signal, request.codec, request.settings, request.target, self._device, progress, served)
 
     def _outcome(self, job: Job, value: Encoded | Signal, seconds: float) -> Outcome:
         """Return the outcome; a codec's own split of its last call counts where that call was the whole work."""

@@ -36,7 +36,9 @@ def encode_options(query: QueryParams, catalogue: Catalogue) -> EncodeOptions:
         raise InvalidSettings(f"no codec {codec!r} is served; there are auto, {', '.join(catalogue.served)}")
     target = _target({name: given.pop(name) for name in TARGETS if name in given})
     if codec == compress.AUTO:
-        _check_names(given, {name for entry in catalogue.served.values() for name in entry.codec.Settings.model_fields})
+        codecs = [entry.codec for entry in catalogue.served.values()]
+        always = {"lossless" for codec in codecs if codec.lossless}
+        _check_names(given, always | {name for codec in codecs for name in codec.Settings.model_fields})
     else:
         make_settings(type(catalogue.served[codec].codec), given)
     return EncodeOptions(codec, given, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from ..codecs.errors import InvalidSettings
 from ..codecs.limits import Limits
 from ..codecs.registry import codec_ids
 from .body import BodyReader
-from .catalogue import Catalogue, open_catalogue
+from .catalogue import Catalogue, open_catalogue, warm_late
 from .coding import Coder, Job, Outcome
 from .gate import Gate
 from .logs import Log, make_log
@@ -53,13 +54,15 @@ class Runtime:
         self._pool = ThreadPoolExecutor(max(2, settings.threads), thread_name_prefix="media")
 
     def _prepare(self) -> None:
-        """Open and warm every codec, on the owner's thread."""
+        """Open and warm every codec, on the owner's thread; those that compile for long are warmed on a thread of their own."""
         try:
             self._catalogue = open_catalogue(self.settings, self.log)
         except Exception as error:
             self.log.error("start failed", exc_info=error)
             raise
         self._coder = Coder(self._catalogue, self.limits, self.settings.device)
+        late = (self._catalogue, self.settings.device, self.log)
+        threading.Thread(target=warm_late, args=late, name="warm-up", daemon=True).start()
 
     def _run(self, jobs: Sequence[Job]) -> Sequence[Outcome | BaseException]:
         return self.coder.run(jobs)

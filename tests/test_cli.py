@@ -130,6 +130,9 @@ def test_no_overwriting_unless_forced(folder: Path, capsys: pytest.CaptureFixtur
         (["--codec", "webp", "--target-bytes", "900", "-q", "5"], "contradicts"),
         (["--codec", "webp", "--target-bytes", "900", "--lossless"], "contradicts"),
         (["--codec", "jpeg", "--lossless"], "lossless"),
+        (["--codec", "image-lossless", "-q", "50"], "image-lossless is always lossless, so it has no quality"),
+        (["--codec", "image-lossless", "--lossless", "--target-psnr", "50"], "lossless contradicts a target"),
+        (["--codec", "image-lossless", "--target-bytes", "50"], "image-lossless is always lossless"),
         (["--codec", "jpeg", "-e", "3"], "effort"),
         (["--codec", "webp", "-q", "50", "--set", "quality=4"], "twice"),
         (["--codec", "webp", "--set", "quality"], "key=value"),
@@ -154,6 +157,23 @@ def test_settings_from_set(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert run("encode", "photo.png", "--codec", "jpeg", "--set", "chroma=444", "--set", "quality=40", "--json") == 0
     settings = json.loads(capsys.readouterr().out)["settings"]
     assert settings["quality"] == 40 and settings["chroma"] in ("444", 444)
+
+
+@pytest.mark.parametrize("options", [[], ["--lossless"]])
+def test_a_codec_that_is_always_lossless(folder: Path, capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
+    assert run("encode", "photo.png", "--codec", "image-lossless", "-e", "2", "--json", *options) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["codec"] == "image-lossless" and result["settings"] == {"effort": 2} and result["device"] == "cpu"
+    assert (compress.decode((folder / "photo.lcn").read_bytes()).array == PICTURE.array).all()
+
+
+def test_lossless_without_a_codec_takes_the_smallest(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {}
+    for codec in ("image-lossless", "jxl", "webp", "auto"):
+        assert run("encode", "photo.png", "--codec", codec, "--lossless", "-e", "2", "--json", "-f") == 0
+        result = json.loads(capsys.readouterr().out)
+        sizes[codec] = result["output_bytes"]
+    assert sizes["auto"] == min(sizes.values()) == sizes[result["codec"]]
 
 
 def test_target_is_met(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,20 @@ def test_default_codecs_and_target() -> None:
     assert result.entries[0].bytes <= len(same) and result.entries[0].psnr >= result.target_psnr
 
 
+def test_codecs_that_are_always_lossless_take_part_where_named() -> None:
+    assert "image-lossless" not in image_codecs()
+    result = compare(photograph(32, 32), "photo.png", 1, 30.0, codecs=["image-lossless", "jpeg"], device="cpu")
+    exact = next(entry for entry in result.entries if entry.codec == "image-lossless")
+    assert (
+        math.isinf(exact.psnr)
+        and exact.curve == ()
+        and exact.bytes == len(laconic.encode(photograph(32, 32), "image-lossless"))
+    )
+    assert "<td>exact</td>" in render(result)
+    with pytest.raises(laconic.InvalidSettings, match="always lossless; name a codec with a quality"):
+        compare(photograph(32, 32), "photo.png", 1, codecs=["image-lossless"])
+
+
 class Balance(HTMLParser):
     """Collects what a page refers to, and checks that its tables and figures are closed."""
 

@@ -151,6 +151,10 @@ def test_unknown_codecs_list_the_known() -> None:
         ("webp", {"quality": -1}, r"quality: .*0 \(0 \(smallest"),
         ("raw", {"lossless": False}, "raw is always lossless"),
         ("raw", {"offset": "x"}, "offset: "),
+        ("image-lossless", {"quality": 50}, "image-lossless is always lossless, so it has no quality; its settings are effort"),
+        ("image-lossless", {"effort": 10}, "effort: .*less than or equal to 9"),
+        ("image-lossless", {"lossless": "no"}, "image-lossless is always lossless"),
+        ("auto", {"lossless": True, "quality": 50}, "lossless coding has no quality"),
         ("auto", {"lossless": True, "wings": 2}, "no codec has all the settings lossless, wings"),
     ],
 )
@@ -171,7 +175,8 @@ def test_losslessness_that_is_the_codec_s_own() -> None:
         ("jpeg", {"quality": 3}, "quality contradicts a target of 30 dB"),
         ("auto", {"lossless": True}, "lossless contradicts a target"),
         ("auto", {"wings": 2}, "no codec has all the settings wings"),
-        ("raw", {}, "raw has no quality to search for"),
+        ("raw", {}, "raw has no quality to search for a target of 30 dB: raw is always lossless"),
+        ("image-lossless", {"lossless": True}, "lossless contradicts a target"),
         ("gzip", {}, "no codec is called 'gzip'"),
     ],
 )
@@ -186,12 +191,44 @@ def test_auto_takes_the_first_that_is_installed_and_takes_the_picture() -> None:
         compress.encode(smooth(9, 9, 3, 16), "auto")
 
 
-def test_auto_without_loss_is_the_smallest() -> None:
-    image = photograph(48, 48)
-    encoded = compress.encode(image, "auto", {"lossless": True})
-    each = {name: len(compress.encode(image, name, {"lossless": True}).data) for name in ("webp", "avif", "jxl")}
-    assert (encoded.codec, len(encoded.data)) == min(each.items(), key=lambda item: item[1])
+@pytest.mark.parametrize("name", ["photograph", "drawing"])
+def test_auto_without_loss_is_the_smallest(name: str) -> None:
+    image = (
+        photograph(48, 48) if name == "photograph" else Image(np.kron(np.eye(24), np.ones((2, 2)))[..., None].astype(np.uint8))
+    )
+    encoded = compress.encode(image, "auto", {"lossless": True, "effort": "2"})
+    each = {
+        name: len(compress.encode(image, name, {"lossless": True, "effort": 2}).data)
+        for name in ("image-lossless", "jxl", "webp")
+    }
+    assert len(encoded.data) == each[encoded.codec] == min(each.values())
+    assert encoded.settings["effort"] == 2
     assert np.array_equal(compress.decode(encoded.data).array, image.array)
+
+
+def test_auto_without_loss_leaves_out_who_refuses() -> None:
+    image = smooth(20, 20, 3, 16)
+    encoded = compress.encode(image, "auto", {"lossless": True})
+    each = {name: len(compress.encode(image, name, {"lossless": True}).data) for name in ("image-lossless", "jxl")}
+    assert len(encoded.data) == each[encoded.codec] == min(each.values())
+    with pytest.raises(UnsupportedMedia, match="16-bit"):
+        compress.encode(image, "auto", {"lossless": True}, among=("jpeg", "webp"))
+
+
+def test_auto_chooses_among_those_that_it_is_given() -> None:
+    image = photograph(32, 32)
+    assert compress.encode(image, "auto", {"lossless": True}, among=("webp", "avif")).codec == "webp"
+    assert compress.encode(image, "auto", target=Target(psnr=30), among=("jpeg",)).codec == "jpeg"
+    with pytest.raises(InvalidSettings, match="no codec has all the settings lossless"):
+        compress.encode(image, "auto", {"lossless": True}, among=("jpeg",))
+
+
+def test_progress_of_several_codecs_only_grows() -> None:
+    seen: list[tuple[float, str]] = []
+    compress.encode(photograph(32, 32), "auto", {"lossless": True}, progress=lambda *step: seen.append(step))
+    assert [part for part, _ in seen] == sorted(part for part, _ in seen)
+    assert seen[0][0] < 0.4 and seen[-1][0] == 1
+    assert {stage.partition(",")[0] for _, stage in seen} == {"image-lossless", "jxl", "webp"}
 
 
 def test_auto_with_a_target_is_the_smallest_that_meets_it() -> None:

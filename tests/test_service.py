@@ -39,7 +39,7 @@ PNG = media.write(picture(), "png")
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    settings = ServiceSettings(port=0, threads=1, codecs=("jpeg", "webp", "jxl"))
+    settings = ServiceSettings(port=0, threads=1, codecs=("jpeg", "webp", "jxl", "image-lossless"))
     with background(settings, make_log(LOG)) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client
 
@@ -69,7 +69,13 @@ def test_auto_takes_a_codec_that_is_served(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     ("query", "codec"),
-    [("codec=webp&lossless=true", "webp"), ("codec=jpeg&target_psnr=30", "jpeg"), ("codec=webp&target_bytes=600", "webp")],
+    [
+        ("codec=webp&lossless=true", "webp"),
+        ("codec=image-lossless&effort=1", "image-lossless"),
+        ("codec=image-lossless&lossless=true&effort=2", "image-lossless"),
+        ("codec=jpeg&target_psnr=30", "jpeg"),
+        ("codec=webp&target_bytes=600", "webp"),
+    ],
 )
 def test_settings_and_targets_are_the_librarys(client: httpx.Client, query: str, codec: str) -> None:
     response = encoded(client, query)
@@ -78,6 +84,44 @@ def test_settings_and_targets_are_the_librarys(client: httpx.Client, query: str,
         assert len(response.content) <= 600
     if "lossless" in query:
         assert np.array_equal(compress.decode(response.content).array, picture().array)
+
+
+def test_lossless_coding_without_a_codec_takes_the_smallest_that_is_served(client: httpx.Client) -> None:
+    response = encoded(client, "lossless=true&effort=1")
+    named = [encoded(client, f"codec={codec}&lossless=true&effort=1") for codec in ("image-lossless", "jxl", "webp")]
+    assert len(response.content) == min(len(answer.content) for answer in named)
+    with background(ServiceSettings(port=0, threads=1, codecs=("jpeg", "webp")), make_log(io.StringIO())) as url:
+        answer = httpx.post(f"{url}/v1/encode?lossless=true", content=PNG, timeout=30)
+        assert (answer.status_code, answer.headers["x-laconic-codec"]) == (200, "webp")
+
+
+@pytest.mark.parametrize("query", ["quality=5", "effort=0", "lossless=false", "target_bytes=9"])
+def test_what_a_codec_without_loss_does_not_have_is_refused(client: httpx.Client, query: str) -> None:
+    answer = client.post(f"/v1/encode?codec=image-lossless&{query}", content=PNG)
+    assert answer.status_code == 422 and "image-lossless" in answer.json()["detail"]
+
+
+def test_codecs_that_compile_for_long_are_warmed_after_the_service_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readiness does not wait for them; what fails there is logged, and the codec stays served."""
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def warm(name: str, device: str) -> None:
+        if name == "image-lossless":
+            begun.set()
+            assert may_go_on.wait(30)
+            raise ValueError("a kernel does not compile")
+
+    monkeypatch.setattr("laconic.service.catalogue._warm", warm)
+    log = io.StringIO()
+    with background(ServiceSettings(port=0, threads=1, codecs=("jpeg", "image-lossless")), make_log(log)) as url:
+        assert begun.wait(30)
+        assert httpx.get(f"{url}/readyz").json()["codecs"] == ["jpeg", "image-lossless"]
+        may_go_on.set()
+        deadline = time.monotonic() + 30
+        while "codec broken" not in log.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert "a kernel does not compile" in log.getvalue()
+        assert httpx.get(f"{url}/readyz").status_code == 200
 
 
 @pytest.mark.parametrize("kind", ["image/webp", "image/jpeg", "image/jxl", "application/x-npy"])
@@ -108,7 +152,7 @@ def test_inspect_describes_a_file(client: httpx.Client) -> None:
 
 def test_codecs_are_listed_with_settings_and_limits(client: httpx.Client) -> None:
     listed = client.get("/v1/codecs").json()
-    assert [codec["id"] for codec in listed["codecs"]] == ["jpeg", "webp", "jxl"]
+    assert [codec["id"] for codec in listed["codecs"]] == ["jpeg", "webp", "jxl", "image-lossless"]
     webp = client.get("/v1/codecs/webp").json()
     assert webp["settings"]["properties"]["quality"]["maximum"] == 100
     assert webp["lossless"] is True and webp["limits"]["max_pixels"] == 64_000_000
