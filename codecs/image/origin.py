@@ -7,7 +7,7 @@ carry no more than its planes did: one of luma and two of chroma, often a quarte
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,30 +17,50 @@ from numpy.typing import NDArray
 from ..errors import CorruptStream
 from .origin_chroma import Placement, Upsampler, axis, to_rgb
 from .origin_corrections import Corrections, decode, encode
-from .origin_lattice import Bytes, Lattice, photocd
-from .origin_search import LABELLED, RAW, SHIFTED, label
+from .origin_lattice import Bytes, Lattice, jpeg, photocd, webp
+from .origin_search import EXACT, LABELLED, RAW, SHIFTED, label
 from .origin_solver import explained, solve
 
 __all__ = ["Origin", "Parts", "find_origin", "join", "split"]
 
 WINDOW = (16, 96)  # rows and columns that are looked at together when searching
-WINDOWS = (4, 3)  # down and across
+WINDOWS = (3, 3)  # down and across
 FEWEST = 64  # distinct colours without which nothing is concluded
 ALMOST_ALL = 0.97  # of the distinct unclipped colours must lie on a lattice: others' lie there by chance for 11 to 24 %
-MOST = 0.9  # of the chroma samples must follow from the others
+SOME = 0.5  # of the chroma samples must follow from the others at first sight
+MOST = 0.95  # of the pixels in the middle of some windows must be explained in the end
+EDGE = slice(4, -4)
+
+
+Biases = tuple[tuple[int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A family of decoders: the colour lattice, where chroma lies on a subsampled axis, and the bias of its rounding."""
+    """A family of decoders: the colour lattice, where chroma lies on a subsampled axis, and which axes may be.
+
+    `biases` has for (rows, columns) subsampled or not the bias of the rounding by parity of row and column.
+    """
 
     name: str
     lattice: Callable[[], Lattice]
     placement: Placement
-    bias: int
+    biases: Mapping[tuple[bool, bool], Biases]
 
 
-KINDS = (Kind("photocd", photocd, "cosited", 8),)
+EVEN: Biases = ((8, 8), (8, 8))
+JPEG: Mapping[tuple[bool, bool], Biases] = {
+    (False, False): EVEN,
+    (False, True): ((4, 8), (4, 8)),
+    (True, False): ((4, 4), (8, 8)),
+    (True, True): ((8, 7), (8, 7)),
+}
+KINDS = (
+    Kind("photocd", photocd, "cosited", {(True, True): EVEN}),
+    Kind("jpeg", jpeg, "centred", JPEG),
+    Kind("jpeg-plain", jpeg, "replicated", {(False, True): EVEN, (True, True): EVEN}),
+    Kind("webp", webp, "centred", {(False, False): EVEN, (True, True): EVEN}),
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +97,8 @@ class Origin:
         kind = KINDS[self.kind]
         rows = axis(shape[0], kind.placement if self.subsampled_y else "whole", self.phase_y)
         columns = axis(shape[1], kind.placement if self.subsampled_x else "whole", self.phase_x)
-        return Upsampler(rows, columns, np.full((2, 2), kind.bias, dtype=np.int64))
+        bias = np.array(kind.biases[self.subsampled_y, self.subsampled_x], dtype=np.int64)
+        return Upsampler(rows, columns, np.roll(bias, (self.phase_y, self.phase_x), axis=(0, 1)))
 
     @property
     def lattice(self) -> Lattice:
@@ -102,7 +123,12 @@ def _lattice(kind: int) -> Lattice:
 
 def _hypotheses(kind: int) -> list[Origin]:
     """Return the origins of a kind that are known to occur."""
-    return [Origin(kind, True, True, y, x) for y in (0, 1) for x in (0, 1)]
+    return [
+        Origin(kind, *subsampled, y, x)
+        for subsampled in KINDS[kind].biases
+        for y in range(1 + subsampled[0])
+        for x in range(1 + subsampled[1])
+    ]
 
 
 def find_origin(rgb: Bytes) -> Origin | None:
@@ -118,14 +144,31 @@ def find_origin(rgb: Bytes) -> Origin | None:
     if len(colours) < FEWEST:
         return None
     for kind in range(len(KINDS)):
-        if _on_lattice(colours[None], _lattice(kind))[1].mean() < ALMOST_ALL:
-            continue
-        labels, states = _on_lattice(windows.reshape(-1, width, 3), _lattice(kind))
-        labels, states = labels.reshape(windows.shape), states.reshape(windows.shape[:3])
-        shares = {origin: explained(labels, states, origin.upsampler((height, width))) for origin in _hypotheses(kind)}
-        best = max(shares, key=lambda origin: shares[origin])
-        if shares[best] >= MOST:
-            return best
+        if _on_lattice(colours[None], _lattice(kind))[1].mean() >= ALMOST_ALL:
+            origin = _placed(windows, kind)
+            if origin is not None:
+                return origin
+    return None
+
+
+def _placed(windows: Bytes, kind: int) -> Origin | None:
+    """Return the origin of the kind with the fewest chroma samples that explains windows [n, h, w, 3] on its lattice."""
+    count, height, width, _ = windows.shape
+    lattice = _lattice(kind)
+    labels, labelled = _on_lattice(windows.reshape(-1, width, 3), lattice)
+    labels, labelled = labels.reshape(windows.shape), labelled.reshape(windows.shape[:3])
+    for subsampled in sorted(KINDS[kind].biases, key=sum, reverse=True):
+        hypotheses = [origin for origin in _hypotheses(kind) if (origin.subsampled_y, origin.subsampled_x) == subsampled]
+        upsamplers = [origin.upsampler((height, width)) for origin in hypotheses]
+        shares = [explained(labels, labelled, upsampler) for upsampler in upsamplers]
+        best = int(np.argmax(shares))
+        # a centred filter is undone exactly by the search alone, but if it is the right one a good part shows before
+        if shares[best] >= SOME:
+            exact = [
+                solve(window, lattice, upsamplers[best]).modes[EDGE, EDGE] == EXACT for window in windows[:: max(count // 3, 1)]
+            ]
+            if np.mean(exact) >= MOST:
+                return hypotheses[best]
     return None
 
 

@@ -55,6 +55,11 @@ class Upsampler:
         """Rows and columns of the subsampled planes."""
         return self.rows.size, self.columns.size
 
+    @property
+    def centred(self) -> bool:
+        """Whether a filter without positions of its own samples is along any axis."""
+        return any((one.taps[:, 2] == 3).any() for one in (self.rows, self.columns))
+
     def __call__(self, plane: Bytes) -> Bytes:
         """Return the full-size plane uint8 [H, W] of a subsampled one, uint8 `base_shape`."""
         full = np.empty((len(self.rows.taps), len(self.columns.taps)), dtype=np.uint8)
@@ -63,7 +68,10 @@ class Upsampler:
 
 
 def axis(length: int, placement: Placement, phase: int = 0) -> Axis:
-    """Return the axis of `length` full-size positions; `phase` (0 or 1, cosited only) is the first that has its own sample."""
+    """Return the axis of `length` full-size positions.
+
+    `phase` (0 or 1) is the first cosited position that has its own sample, or how many positions a crop took from the first pair.
+    """
     at = np.arange(length, dtype=np.int64)
     if placement == "whole":
         return Axis(np.stack([at, at, np.full_like(at, 4)], axis=1), np.stack([at, at], axis=1))
@@ -72,8 +80,8 @@ def axis(length: int, placement: Placement, phase: int = 0) -> Axis:
         between = (at - phase) & 1
         near, far, weight = (at - phase - between) // 2, (at - phase + between) // 2, 4 - 2 * between
     else:
-        size = (length + 1) // 2
-        near, far, weight = at // 2, at // 2 + 2 * (at & 1) - 1, np.full_like(at, 3)
+        size, at_pairs = (length + phase + 1) // 2, at + phase
+        near, far, weight = at_pairs // 2, at_pairs // 2 + 2 * (at_pairs & 1) - 1, np.full_like(at, 3)
         if placement == "replicated":
             far, weight = near, weight + 1
     near, far = near.clip(0, size - 1), far.clip(0, size - 1)

@@ -22,10 +22,12 @@ __all__ = [
     "SHIFTED",
     "UNREACHABLE",
     "Evidence",
+    "adjust",
+    "chains",
     "explain",
     "grow",
     "label",
-    "refine",
+    "mark",
 ]
 
 Floats = NDArray[np.float64]
@@ -36,8 +38,9 @@ EXACT, SHIFTED, RAW = 0, 1, 2  # how a pixel is explained: by the planes; by shi
 FAR = 1 << 40  # beyond every table entry
 REACH = 1  # how far luma estimated from rounded RGB is off at most (0.53, over all lattices here)
 WRONG = 256  # cost of an unexplained pixel; how far it is from explained counts below that
-PASSES = 12  # over the base samples at most
-NEAR = 2  # shifts of a base sample that are always tried, up to this in both planes
+ROUGH = 16  # cost of a base sample that lies one away from its neighbours' mean
+NEAR = 2  # and when it is adjusted how far from what it was
+SLACK = 1  # how far a chain may move a base sample
 RINGS = 6  # how far from the upsampled chroma a clipped pixel's own may lie before it counts as raw
 GROWTH = 8  # how far a grown base sample may lie from the mean of its neighbours
 
@@ -103,12 +106,13 @@ def label(rgb: Bytes, tables: Integers, shift: int, weights: Floats, labels: Byt
 
 
 @_compiled
-def _luma_range(s: Evidence, i: int, j: int, c1: int, c2: int) -> tuple[int, int, int]:
+def _luma_range(s: Evidence, i: int, j: int, one: int, other: int, plane: int) -> tuple[int, int, int]:
     """Return the lowest and highest y that give pixel (i, j) its exact colour with this chroma, and a distance.
 
     The distance is 0 if there is such a y; else it says, in grey levels, how much the channels contradict each other.
     """
     low, high = -FAR, FAR
+    c1, c2 = (one, other) if plane == 0 else (other, one)
     for channel in range(3):
         if channel == 0:
             offset = s.tables[RED, c2]
@@ -149,43 +153,26 @@ def _settled(known: Bytes, s: Evidence, i: int, j: int) -> bool:
 
 
 @_compiled
-def _cost(base: Bytes, known: Bytes, s: Evidence, k: int, m: int, limit: int) -> int:
-    """Return the cost of the unexplained pixels that depend on base sample (k, m), or some number from `limit` on."""
-    cost = 0
-    for i in range(s.rows_reach[k, 0], s.rows_reach[k, 1] + 1):
-        for j in range(s.columns_reach[m, 0], s.columns_reach[m, 1] + 1):
-            state = s.states[i, j]
-            if state == UNREACHABLE or not _settled(known, s, i, j):
-                continue
-            c1, c2 = _sample(base, 0, s, i, j), _sample(base, 1, s, i, j)
-            if state == LABELLED:
-                distance = abs(np.int64(s.labels[i, j, 1]) - c1) + abs(np.int64(s.labels[i, j, 2]) - c2)
-            else:
-                distance = _luma_range(s, i, j, c1, c2)[2]
-            if distance > 0:
-                cost += WRONG + min(distance, WRONG - 1)
-                if cost >= limit:
-                    return cost
-    return cost
+def _miss(base: Bytes, plane: int, s: Evidence, i: int, j: int) -> int:
+    """Return the cost of pixel (i, j), as far as it is this plane's fault."""
+    state, distance = s.states[i, j], np.int64(0)
+    if state == LABELLED:
+        distance = abs(np.int64(s.labels[i, j, 1 + plane]) - _sample(base, plane, s, i, j))
+    elif state == CLIPPED:
+        distance = _luma_range(s, i, j, _sample(base, plane, s, i, j), _sample(base, 1 - plane, s, i, j), plane)[2]
+    return WRONG + min(distance, WRONG - 1) if distance > 0 else 0
 
 
 @_compiled
-def _try(base: Bytes, known: Bytes, s: Evidence, k: int, m: int, c1: int, c2: int, radius: int, best: int) -> int:
-    """Set base sample (k, m) to the first best pair, nearest first, around (c1, c2); return its cost if below `best`."""
-    chosen1, chosen2 = base[0, k, m], base[1, k, m]
-    for ring in range(radius + 1):
-        for d1 in range(-ring, ring + 1):
-            for d2 in range(-ring, ring + 1):
-                if max(abs(d1), abs(d2)) < ring or not (0 <= c1 + d1 < 256 and 0 <= c2 + d2 < 256):
-                    continue
-                base[0, k, m], base[1, k, m] = c1 + d1, c2 + d2
-                cost = _cost(base, known, s, k, m, best)
-                if cost < best:
-                    best, chosen1, chosen2 = cost, base[0, k, m], base[1, k, m]
-        if best == 0:
-            break
-    base[0, k, m], base[1, k, m] = chosen1, chosen2
-    return best
+def _fit(base: Bytes, known: Bytes, s: Evidence, k: int, m: int, limit: int) -> int:
+    """Return the cost of the settled pixels that depend on base sample (k, m), or some number from `limit` on."""
+    cost = 0
+    for i in range(s.rows_reach[k, 0], s.rows_reach[k, 1] + 1):
+        for j in range(s.columns_reach[m, 0], s.columns_reach[m, 1] + 1):
+            if cost < limit and _settled(known, s, i, j):
+                for plane in range(2):
+                    cost += _miss(base, plane, s, i, j)
+    return cost
 
 
 @_compiled
@@ -215,48 +202,148 @@ def grow(base: Bytes, known: Bytes, s: Evidence) -> None:
                     sum2 += np.int64(base[1, a, b])
         if not known[k, m]:
             known[k, m] = 1
-            c1, c2 = (sum1 + count // 2) // count, (sum2 + count // 2) // count
-            base[0, k, m], base[1, k, m] = c1, c2
-            _try(base, known, s, k, m, c1, c2, GROWTH, FAR)
+            _place(base, known, s, k, m, (sum1 + count // 2) // count, (sum2 + count // 2) // count, GROWTH)
 
 
 @_compiled
-def _improve(base: Bytes, known: Bytes, s: Evidence, k: int, m: int) -> int:
-    """Move one base sample if that lowers the cost; return by how much."""
-    start = _cost(base, known, s, k, m, FAR)
-    if start == 0:
-        return 0
-    best = _try(base, known, s, k, m, np.int64(base[0, k, m]), np.int64(base[1, k, m]), NEAR, start)
-    for i in range(s.rows_reach[k, 0], s.rows_reach[k, 1] + 1):
-        for j in range(s.columns_reach[m, 0], s.columns_reach[m, 1] + 1):
-            if best == 0:
-                return start
-            if s.states[i, j] != LABELLED:
-                continue
+def _roughness(base: Bytes, known: Bytes, k: int, m: int) -> int:
+    """Return the cost of how far base sample (k, m) is from the mean of its known neighbours."""
+    cost = 0
+    for plane in range(2):
+        count, total = 0, 0
+        for n in range(9):
+            a, b = k + n // 3 - 1, m + n % 3 - 1
+            if n != 4 and 0 <= a < known.shape[0] and 0 <= b < known.shape[1] and known[a, b]:
+                weight = 1 + n % 2
+                count += weight
+                total += weight * np.int64(base[plane, a, b])
+        if count > 0:
+            cost += abs(np.int64(base[plane, k, m]) * count - total) * ROUGH // count
+    return cost
+
+
+@_compiled
+def _place(base: Bytes, known: Bytes, s: Evidence, k: int, m: int, c1: int, c2: int, radius: int) -> None:
+    """Set base sample (k, m) to the pair that fits best: one near (c1, c2), or one that makes a labelled pixel right."""
+    base[0, k, m], base[1, k, m] = c1, c2
+    chosen1, chosen2, top, left = c1, c2, s.rows_reach[k, 0], s.columns_reach[m, 0]
+    best = _roughness(base, known, k, m) + _fit(base, known, s, k, m, FAR)
+    across = s.columns_reach[m, 1] + 1 - left
+    for turn in range((s.rows_reach[k, 1] + 1 - top) * across + 1):
+        if turn > 0:
+            i, j = top + (turn - 1) // across, left + (turn - 1) % across
             weight = (s.rows[i, 0] == k) * s.rows[i, 2] + (s.rows[i, 1] == k) * (4 - s.rows[i, 2])
             weight *= (s.columns[j, 0] == m) * s.columns[j, 2] + (s.columns[j, 1] == m) * (4 - s.columns[j, 2])
-            # what would make this pixel right, the other base samples being as they are
-            miss1 = np.int64(s.labels[i, j, 1]) - _sample(base, 0, s, i, j)
-            miss2 = np.int64(s.labels[i, j, 2]) - _sample(base, 1, s, i, j)
-            if weight == 0 or abs(miss1) + abs(miss2) == 0:
+            if s.states[i, j] != LABELLED or weight == 0 or not _settled(known, s, i, j):
                 continue
-            c1, c2 = np.int64(base[0, k, m]) + miss1 * 16 // weight, np.int64(base[1, k, m]) + miss2 * 16 // weight
-            best = _try(base, known, s, k, m, c1, c2, 1, best)
-    return start - best
+            base[0, k, m], base[1, k, m] = chosen1, chosen2
+            radius, c1, c2 = 1, chosen1, chosen2
+            c1 += (np.int64(s.labels[i, j, 1]) - _sample(base, 0, s, i, j)) * 16 // weight
+            c2 += (np.int64(s.labels[i, j, 2]) - _sample(base, 1, s, i, j)) * 16 // weight
+        size = 2 * radius + 1
+        for n in range(size * size):
+            d1, d2 = n // size - radius, n % size - radius
+            if 0 <= c1 + d1 < 256 and 0 <= c2 + d2 < 256:
+                base[0, k, m], base[1, k, m] = c1 + d1, c2 + d2
+                cost = _roughness(base, known, k, m)
+                if cost < best:
+                    cost += _fit(base, known, s, k, m, best - cost)
+                if cost < best:
+                    best, chosen1, chosen2 = cost, c1 + d1, c2 + d2
+        if best < WRONG:
+            break
+    base[0, k, m], base[1, k, m] = chosen1, chosen2
 
 
 @_compiled
-def refine(base: Bytes, s: Evidence) -> None:
-    """Move samples of base [2, h2, w2], forwards and backwards in turn, as long as that explains more pixels."""
-    height, width = base.shape[1], base.shape[2]
+def adjust(base: Bytes, free: Bytes, s: Evidence) -> None:
+    """Move the free samples [h2, w2] of base [2, h2, w2], forwards and then backwards, to where more is explained or smoother."""
+    height, width = free.shape
     known = np.ones((height, width), dtype=np.uint8)
-    for turn in range(PASSES):
-        gain = 0
-        for n in range(height * width):
-            at = n if turn % 2 == 0 else height * width - 1 - n
-            gain += _improve(base, known, s, at // width, at % width)
-        if gain == 0:
-            break
+    for n in range(2 * height * width):
+        at = n if n < height * width else 2 * height * width - 1 - n
+        k, m = at // width, at % width
+        if free[k, m] and _roughness(base, known, k, m) + _fit(base, known, s, k, m, ROUGH) >= ROUGH:
+            _place(base, known, s, k, m, np.int64(base[0, k, m]), np.int64(base[1, k, m]), NEAR)
+
+
+@_compiled
+def _link(base: Bytes, plane: int, s: Evidence, k: int, m: int) -> int:
+    """Return the cost of the pixels that depend on base sample (k, m) and none to its right."""
+    cost = 0
+    for j in range(s.columns_reach[m, 0], s.columns_reach[m, 1] + 1):
+        last = s.columns[j, 0] if s.columns[j, 2] == 4 else max(s.columns[j, 0], s.columns[j, 1])
+        if last == m:
+            for i in range(s.rows_reach[k, 0], s.rows_reach[k, 1] + 1):
+                cost += _miss(base, plane, s, i, j)
+    return cost
+
+
+@_compiled
+def _chain(base: Bytes, plane: int, s: Evidence, k: int, start: int, end: int, dice: Integers) -> None:
+    """Set base samples start..end-1 of row k, each within SLACK of what it is, to the values of least cost (Viterbi 1967)."""
+    stop, size = min(end + 1, base.shape[2]), 2 * SLACK + 1  # the sample after the chain is fixed, and so is the one before
+    old, choices = np.empty(stop - start, dtype=np.int64), np.empty((stop - start, size), dtype=np.int64)
+    costs, following = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
+    for n in range(stop - start):
+        old[n] = base[plane, k, start + n]
+        for now in range(size):
+            following[now], choices[n, now], value = FAR, SLACK, old[n] + now - SLACK
+            if not 0 <= value < 256 or (start + n >= end and now != SLACK):
+                continue
+            base[plane, k, start + n] = value
+            for before in range(size):
+                if costs[before] >= following[now] or (n == 0 and before != SLACK):
+                    continue
+                if n > 0:
+                    base[plane, k, start + n - 1] = old[n - 1] + before - SLACK
+                dice[0] = (dice[0] * 1103515245 + 12345) & 0x7FFFFFFF
+                cost = costs[before] + _link(base, plane, s, k, start + n) + (dice[0] >> 28)
+                if cost < following[now]:
+                    following[now], choices[n, now] = cost, before
+        for now in range(size):
+            costs[now] = following[now]
+    best = SLACK
+    for now in range(size):
+        if costs[now] < costs[best]:
+            best = now
+    for n in range(stop - start - 1, -1, -1):
+        base[plane, k, start + n] = old[n] + best - SLACK
+        best = choices[n, best]
+
+
+@_compiled
+def mark(base: Bytes, s: Evidence, around: int, marks: Bytes) -> int:
+    """Set marks [2, h2, w2] to 1 at samples around which pixels are not explained, else 0; return how many such pixels there are."""
+    count = 0
+    for plane in range(2):
+        for k in range(base.shape[1]):
+            for m in range(base.shape[2]):
+                marks[plane, k, m] = 0
+        for i in range(s.states.shape[0]):
+            for j in range(s.states.shape[1]):
+                if _miss(base, plane, s, i, j):
+                    count += 1
+                    for k in range(2):
+                        for m in range(max(s.columns[j, 0] - around, 0), min(s.columns[j, 0] + around + 1, base.shape[2])):
+                            marks[plane, s.rows[i, k], m] = 1
+    return count
+
+
+@_compiled
+def chains(base: Bytes, s: Evidence, marks: Bytes, dice: Integers) -> None:
+    """Change the marked runs in the rows of base [2, h2, w2], each together, so that more pixels are explained.
+
+    Among changes that explain as many, `dice` [1] (updated) decide: only so are errors undone that several runs share.
+    """
+    for plane in range(2):
+        for k in range(base.shape[1]):
+            start = 0
+            for m in range(base.shape[2] + 1):
+                if m == base.shape[2] or not marks[plane, k, m]:
+                    if m > start:
+                        _chain(base, plane, s, k, start, m, dice)
+                    start = m + 1
 
 
 @_compiled
@@ -281,7 +368,7 @@ def _nearest_chroma(s: Evidence, i: int, j: int, c1: int, c2: int) -> tuple[int,
             for d2 in range(-radius, radius + 1):
                 if max(abs(d1), abs(d2)) < radius or not (0 <= c1 + d1 < 256 and 0 <= c2 + d2 < 256):
                     continue
-                if _luma_range(s, i, j, c1 + d1, c2 + d2)[2] == 0:
+                if _luma_range(s, i, j, c1 + d1, c2 + d2, 0)[2] == 0:
                     return d1, d2, True
     return 0, 0, False
 
@@ -292,7 +379,7 @@ def explain(s: Evidence, base: Bytes, y: Bytes, modes: Bytes, differences: NDArr
     for i in range(y.shape[0]):
         for j in range(y.shape[1]):
             c1, c2 = _sample(base, 0, s, i, j), _sample(base, 1, s, i, j)
-            low, high, distance = _luma_range(s, i, j, c1, c2)
+            low, high, distance = _luma_range(s, i, j, c1, c2, 0)
             if distance > 0 and s.states[i, j] != UNREACHABLE:
                 if s.states[i, j] == LABELLED:
                     d1, d2, found = np.int64(s.labels[i, j, 1]) - c1, np.int64(s.labels[i, j, 2]) - c2, True
@@ -300,7 +387,7 @@ def explain(s: Evidence, base: Bytes, y: Bytes, modes: Bytes, differences: NDArr
                     d1, d2, found = _nearest_chroma(s, i, j, c1, c2)
                 if found:
                     modes[i, j], differences[i, j, 0], differences[i, j, 1] = SHIFTED, d1, d2
-                    low, high, distance = _luma_range(s, i, j, c1 + d1, c2 + d2)
+                    low, high, distance = _luma_range(s, i, j, c1 + d1, c2 + d2, 0)
             if distance > 0:
                 modes[i, j] = RAW
                 low, high = 0, 255

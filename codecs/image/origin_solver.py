@@ -14,13 +14,18 @@ from numpy.typing import NDArray
 
 from .origin_chroma import Upsampler
 from .origin_lattice import Bytes, Integers, Lattice
-from .origin_search import LABELLED, Evidence, explain, grow, label, refine
+from .origin_search import LABELLED, Evidence, adjust, chains, explain, grow, label, mark
 
 __all__ = ["Solution", "explained", "solve"]
 
 Floats = NDArray[np.float64]
 
+MARGIN = 4  # pixels at the edges of a window that depend on samples outside
 FEWEST = 64  # pixels without which nothing is concluded
+GAIN = 0.97  # of the unexplained pixels that two such changes must leave at most to be worth two more
+PASSES = 3  # of single changes to base samples without labels
+AROUND = 4  # base samples on either side of an unexplained pixel that a chain includes
+TURNS = 12  # of changes along rows or columns at most
 SHARPENINGS = 10  # iterations that undo the centred filter; each leaves at most half of the error
 
 
@@ -36,16 +41,21 @@ class Solution:
 
 def solve(rgb: Bytes, lattice: Lattice, upsampler: Upsampler) -> Solution:
     """Return the planes that explain most pixels of rgb uint8 [H, W, 3]."""
-    shape = rgb.shape[:2]
+    rgb, shape = np.require(rgb, requirements=["C", "W"]), rgb.shape[:2]  # one type for the kernels: each is compiled once
     labels, states = np.zeros_like(rgb), np.empty(shape, dtype=np.uint8)
     label(rgb, lattice.tables, lattice.shift, lattice.luma_weights(), labels, states)
     rows, columns = upsampler.rows, upsampler.columns
     evidence = Evidence(
         rgb, labels, states, rows.taps, columns.taps, upsampler.bias, rows.reach, columns.reach, lattice.tables, lattice.shift
     )
-    base, known = _first_guess(labels, states == LABELLED, upsampler)
-    grow(base, known, evidence)
-    refine(base, evidence)
+    base, known = (np.ascontiguousarray(a) for a in _first_guess(labels, states == LABELLED, upsampler))
+    free = 1 - known
+    if free.any():
+        grow(base, known, evidence)
+        for _ in range(PASSES):
+            adjust(base, free, evidence)
+    if upsampler.centred:
+        base = _untangled(base, evidence)
     solution = Solution(np.zeros(shape, np.uint8), base, np.zeros(shape, np.uint8), np.zeros((*shape, 2), np.int16))
     explain(evidence, base, solution.y, solution.modes, solution.shifts)
     return solution
@@ -60,10 +70,33 @@ def explained(labels: Bytes, labelled: NDArray[np.bool_], upsampler: Upsampler) 
     for window, seen in zip(labels, labelled, strict=True):
         base, known = _first_guess(window, seen, upsampler)
         counts = seen & (upsampler(known * np.uint8(255)) == 255)
-        counts[:2], counts[-2:], counts[:, :2], counts[:, -2:] = False, False, False, False
+        counts[:MARGIN], counts[-MARGIN:], counts[:, :MARGIN], counts[:, -MARGIN:] = False, False, False, False
         same = (upsampler(base[0]) == window[..., 1]) & (upsampler(base[1]) == window[..., 2])
         right, counted = right + int((same & counts).sum()), counted + int(counts.sum())
     return right / counted if counted >= FEWEST else 0.0
+
+
+def _untangled(base: Bytes, evidence: Evidence) -> Bytes:
+    """Return base planes [2, h2, w2] that explain more pixels, by changes along rows and columns in turn."""
+    dice, turned, upright = np.zeros(1, dtype=np.int64), _turned(evidence), True
+    counts = [evidence.states.size, evidence.states.size]
+    for _ in range(TURNS):
+        marks = np.empty_like(base)
+        count = mark(base, evidence, AROUND, marks)
+        if count == 0 or count > GAIN * counts[-2]:
+            break
+        counts.append(count)
+        chains(base, evidence, marks, dice)
+        base, evidence, turned = np.ascontiguousarray(base.transpose(0, 2, 1)), turned, evidence
+        upright = not upright
+    return base if upright else np.ascontiguousarray(base.transpose(0, 2, 1))
+
+
+def _turned(e: Evidence) -> Evidence:
+    """Return the same of the picture mirrored at its diagonal."""
+    rgb, labels = (np.ascontiguousarray(a.transpose(1, 0, 2)) for a in (e.rgb, e.labels))
+    states, bias = np.ascontiguousarray(e.states.T), np.ascontiguousarray(e.bias.T)
+    return Evidence(rgb, labels, states, e.columns, e.rows, bias, e.columns_reach, e.rows_reach, e.tables, e.shift)
 
 
 def _first_guess(labels: Bytes, labelled: NDArray[np.bool_], upsampler: Upsampler) -> tuple[Bytes, Bytes]:
