@@ -90,7 +90,7 @@ def run(
             report(len(rows) / steps, f"{peer} on {name}")
             rows.append(_measure_peer(peer, name, pictures))
     out.mkdir(parents=True, exist_ok=True)
-    facts = {
+    facts: dict[str, object] = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "processor": processor(),
         "load_average": os.getloadavg(),
@@ -202,7 +202,7 @@ def _footing(rows: list[Measured], facts: dict[str, object]) -> str:
     loads = facts["load_average"]
     assert isinstance(loads, tuple)
     first, load = rows[0].pictures, f"{loads[0]:.1f}"
-    threads = " and ".join(map(str, max((row.encode_seconds for row in rows), key=len)))
+    threads = " and ".join(map(str, max((list(row.encode_seconds) for row in rows), key=len)))
     return (
         f"{first:,} pictures of each test set, {facts['date']}, {facts['processor']}, load average {load} at the end. "
         f"Bold rows are measured from files that were decoded and compared: `image-circuit` one .lcn file, on {threads} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import subprocess
 import sys
 from dataclasses import replace
@@ -271,6 +272,13 @@ def test_the_map_to_residuals_is_reversible(transform: int) -> None:
         planes = split_colours(rgb, transform)
         assert (merge_colours(planes, transform) == rgb).all()
         assert (from_residuals(to_residuals(planes)) == planes).all()
+
+
+def test_the_documents_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = FOLDER.parent.parent
+    monkeypatch.chdir(root)
+    result = doctest.testfile(str(root / "docs" / "codecs" / "image-circuit.md"), module_relative=False)
+    assert result.failed == 0 and result.attempted >= 10
 
 
 def test_progress_is_reported() -> None:

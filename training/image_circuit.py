@@ -34,6 +34,7 @@ from .circuit_structure import chow_liu, entropies, first_circuit, grow, levels,
 
 VALIDATION = 3000  # the last pictures of the training set are never trained on
 STRUCTURE = 12_000  # pictures that the tree is made of
+STATES, UNTIL = (16, 40, 96), (0.1, 0.35, 0.88)  # defaults of `Schedule`
 DISTILLED = 20_000  # pictures that the first states are counted on
 
 
@@ -42,8 +43,8 @@ class Schedule:
     """How long and how to train; fractions are of the whole budget."""
 
     seconds: float
-    states: tuple[int, ...] = (16, 32, 64)  # most states of a variable, stage by stage
-    until: tuple[float, ...] = (0.12, 0.4, 0.9)  # fraction at which each stage ends; whole passes follow
+    states: tuple[int, ...] = STATES  # most states of a variable, stage by stage
+    until: tuple[float, ...] = UNTIL  # fraction at which each stage ends; whole passes follow
     batch: int = 1000
     first_step: float = 0.3
     last_step: float = 0.02
@@ -230,8 +231,8 @@ def main() -> None:
     what.add_argument("--photos", type=Path, help="folder of tar files of pictures")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder; resumes from it")
     parser.add_argument("--seconds", type=float, default=1800.0, help="budget in all, earlier runs included")
-    parser.add_argument("--states", type=int, nargs=3, default=(16, 32, 64), help="most states of a variable, stage by stage")
-    parser.add_argument("--until", type=float, nargs=3, default=(0.12, 0.4, 0.9), help="part of the budget at which stages end")
+    parser.add_argument("--states", type=int, nargs="+", default=STATES, help="most states of a variable, stage by stage")
+    parser.add_argument("--until", type=float, nargs="+", default=UNTIL, help="part of the budget at which each stage ends")
     parser.add_argument("--batch", type=int, default=1000)
     parser.add_argument("--blocks", type=int, default=400_000, help="blocks taken from photographs")
     parser.add_argument("--smoothing", type=float, default=0.3, help="counts added to each row of a table")
@@ -240,6 +241,8 @@ def main() -> None:
     parser.add_argument("--save-every", type=float, default=120.0, help="seconds between checkpoints")
     parser.add_argument("--log-every", type=int, default=20, help="steps between log lines")
     arguments = parser.parse_args()
+    if len(arguments.states) != len(arguments.until):
+        parser.error("--states and --until take as many numbers as there are stages")
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
     schedule = Schedule(

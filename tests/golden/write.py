@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from laconic.codecs import compress, container, media
-from laconic.codecs.signals import Image
+from laconic.codecs.signals import Image, Pictures
 
 FOLDER = Path(__file__).parent
 DIGESTS = "digests.json"
@@ -31,11 +31,20 @@ STREAMS: dict[str, tuple[str, dict[str, object]]] = {
     "webp-lossless": ("webp", {"lossless": True}),
     "avif-lossless": ("avif", {"lossless": True}),
     "jxl-lossless": ("jxl", {"lossless": True}),
+    "image-circuit-photos": ("image-circuit", {"lossless": True}),
+    "image-circuit-digits": ("image-circuit", {"lossless": True, "model": "digits"}),
+    "image-circuit-fashion": ("image-circuit", {"lossless": True, "model": "fashion"}),
 }
 
 
-def source() -> Image:
-    """The picture in every stream: 64 x 96 pixels of a photograph, with some detail."""
+SMALL = {"image-circuit-digits": "digits", "image-circuit-fashion": "clothes"}  # files of 28 x 28 pictures
+
+
+def source(name: str = "") -> Image:
+    """The picture in a stream: 64 x 96 pixels of a photograph, with some detail; small pictures for circuits of such."""
+    if small := SMALL.get(name):
+        strip = media.read((FOLDER.parent / "media" / f"{small}.png").read_bytes())
+        return Pictures(strip.array.reshape(-1, 28, 28)[:6].copy())
     photograph = media.read((FOLDER.parent / "media" / "photograph.png").read_bytes())
     return Image(photograph.array[-64:, -96:].copy())
 
@@ -48,7 +57,7 @@ def pixel_digest(image: Image) -> str:
 def write_stream(folder: Path, name: str) -> dict[str, object]:
     """Write one stream, and its picture for image-transform; returns its entry of the digests."""
     codec, settings = STREAMS[name]
-    data = compress.encode(source(), codec, settings, device="cpu").data
+    data = compress.encode(source(name), codec, settings, device="cpu").data
     decoded = compress.decode(data, device="cpu")
     (folder / f"{name}.lcn").write_bytes(data)
     entry: dict[str, object] = {"file": hashlib.sha256(data).hexdigest(), "shape": list(decoded.shape)}
