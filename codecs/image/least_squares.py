@@ -214,15 +214,19 @@ def predict(state: LeastSquares, k: int, planes: Planes, p: int, before: Integer
 
 
 @inlined
-def update(state: LeastSquares, k: int, target: int, column: int) -> None:
-    """Learn from the sample that `predict` was last asked for; `target` is its difference to its left neighbour."""
+def update(state: LeastSquares, k: int, target: int, column: int, importance: float) -> None:
+    """Learn from the sample that `predict` was last asked for, with a weight of `importance`.
+
+    `target` is its difference to its left neighbour.
+    """
     n, along, down = state.inputs[k], state.along[k], state.down[k]
     sample, products, product_sums = state.sample[k], state.products, state.product_sums
     columns, behind = state.columns[k, column], state.behind[k]
     m = products.shape[1]
     sample[n] = state.unit[0] * np.float32(target)
+    weight = np.float32(importance)
     for i in range(n):
-        scale = sample[i]
+        scale = weight * sample[i]
         for j in range(m):
             products[i, j] = scale * sample[j]
     for t in range(n * m):

@@ -47,13 +47,15 @@ class ImageLossless:
     devices = ("cpu",)
     Settings = LosslessSettings
 
-    def __init__(self, device: str = "cpu") -> None:
-        self.device = device
+    def __init__(self, device: str = "cpu", recover_origin: bool = True) -> None:
+        """Make the codec; without `recover_origin` it codes RGB where it could code the planes that RGB was made from."""
+        self.device, self.recover_origin = device, recover_origin
 
     def encode(self, signal: Image, settings: LosslessSettings, progress: Progress | None = None) -> Stream:
         """Compress a picture."""
         pixels, tiles = signal.array, _tiles(*signal.shape[:2])
-        origin = find_origin(np.ascontiguousarray(pixels[..., :3])) if signal.bit_depth == 8 and signal.shape[2] >= 3 else None
+        eligible = self.recover_origin and signal.bit_depth == 8 and signal.shape[2] >= 3
+        origin = find_origin(np.ascontiguousarray(pixels[..., :3], np.uint8)) if eligible else None
 
         def code(tile: Tile, report: Progress | None) -> bytes:
             return encode_tile(pixels[tile.slices()], origin, settings.effort, report)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ...entropy.adaptive_binary import finish_decoding, finish_encoding, start_decoding, start_encoding, written
 from ..codec import Progress
 from .least_squares import Neighbourhood, new_least_squares
-from .plane_coder import MARGIN, code_rows, new_model
+from .plane_coder import code_rows
+from .plane_model import MARGIN, new_model
 
 __all__ = ["HIGHEST_EFFORT", "Layer", "decode_layers", "encode_layers"]
 

@@ -15,6 +15,7 @@ from ...entropy.errors import SymbolsCorrupt
 from ..codec import Progress
 from ..errors import CorruptStream
 from ..signals import Samples
+from .flat_coder import decode_flat, encode_flat, flatness
 from .lossless_planes import Layer, Plane, decode_layers, encode_layers
 from .origin import Origin, Parts, join, split
 
@@ -25,14 +26,23 @@ GREY, CONSTANT_ALPHA, FEW_LEVELS = 1, 2, 4  # flags of PLANES
 GREEN, RED, BLUE = 0, 1, 2  # order of coding, which is that of the stack
 CHANNELS = {1: (0,), 2: (0,), 3: (1, 0, 2), 4: (1, 0, 2)}  # of the picture, in the stack's order
 RGB_LAYERS = (Layer(GREEN, ()), Layer(RED, (GREEN,)), Layer(BLUE, (RED, GREEN)))
+MAYBE_FLAT, SURELY_FLAT = 0.25, 0.8  # shares of pixels equal to a neighbour, between which FLAT is tried as well as another way
+SMALL = 4096  # samples up to which FLAT is always tried
 SPARSE = 0.9  # share of the levels up to the highest that are used, below which only those used are coded
 
 
 def encode_tile(pixels: Samples, origin: Origin | None, effort: int, progress: Progress | None = None) -> bytes:
     """Code a tile [H, W, C] of 1 to 4 channels, uint8 or uint16; `origin` is that of the whole picture."""
-    if origin is not None:
-        return bytes([ORIGIN]) + _encode_origin(pixels, origin, effort, progress)
-    return bytes([PLANES]) + _encode_planes(pixels, effort, progress)
+    flat = flatness(pixels)
+    ways = []
+    if flat > MAYBE_FLAT or pixels.size <= SMALL:
+        ways.append(bytes([FLAT]) + encode_flat(pixels))
+    if not ways or flat < SURELY_FLAT:
+        if origin is None:
+            ways.append(bytes([PLANES]) + _encode_planes(pixels, effort, progress))
+        else:
+            ways.append(bytes([ORIGIN]) + _encode_origin(pixels, origin, effort, progress))
+    return min(ways, key=len)
 
 
 def decode_tile(
@@ -46,6 +56,9 @@ def decode_tile(
             return _decode_origin(reader, shape, effort, progress)
         if way == PLANES:
             return _decode_planes(reader, shape, depth, effort, progress)
+        if way == FLAT:
+            pixels: Samples = decode_flat(reader.rest(), shape, np.uint8 if depth == 8 else np.uint16)
+            return pixels
     except SymbolsCorrupt as error:
         raise CorruptStream(f"a tile is damaged: {error}") from error
     raise CorruptStream(f"there is no way {way} to code a tile of {shape[2]} channels at {depth} bits")
@@ -98,10 +111,10 @@ def _encode_planes(pixels: Samples, effort: int, progress: Progress | None) -> b
         gaps = encode_integers(np.diff(used, prepend=-1) - 1)
         fields += _number(used.size) + _number(len(gaps)) + gaps
         stack, highest = [np.searchsorted(used, plane).astype(np.int32) for plane in stack], max(used.size - 1, 1)
-    return bytes([flags]) + fields + encode_layers(stack, _layers(len(stack), channels), highest, effort, progress)
+    return bytes([flags]) + fields + encode_layers(stack, _layers(len(stack)), highest, effort, progress)
 
 
-def _layers(coded: int, channels: int) -> list[Layer]:
+def _layers(coded: int) -> list[Layer]:
     """Return what is coded of a stack: grey or green, red, blue; then alpha, if it is in the stack, knowing the first plane."""
     colours = coded if coded in (1, 3) else coded - 1
     layers = list(RGB_LAYERS[:colours])
@@ -133,7 +146,7 @@ def _decode_planes(reader: _Reader, shape: tuple[int, int, int], depth: int, eff
         highest = max(count - 1, 1)
     planes = colours + (channels in (2, 4) and not flags & CONSTANT_ALPHA)
     stack = [np.zeros(shape[:2], np.int32)] * planes
-    found = decode_layers(reader.rest(), stack, _layers(planes, channels), highest, effort, progress)
+    found = decode_layers(reader.rest(), stack, _layers(planes), highest, effort, progress)
     if levels is not None:
         found = [levels[np.minimum(plane, levels.size - 1)].astype(np.int32) for plane in found]
     if flags & CONSTANT_ALPHA:

@@ -12,193 +12,21 @@ Encoder and decoder run the same function; integers and IEEE doubles in a fixed 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
-from numpy.typing import NDArray
 
 from ...entropy.adaptive_binary import POSITION, decode_probability, encode_probability
 from ...entropy.kernels import inlined, kernel
-from ...entropy.logistic_mixing import adapt, confidence, learn, logistic_cdf, mix, new_cells, probability_16, squash, stretch
+from ...entropy.logistic_mixing import adapt, confidence, learn, logistic_cdf, mix, probability_16, squash, stretch
 from .least_squares import LeastSquares, begin_row, predict, update
+from .plane_model import LEVELS, MARGIN, NODES, STRIDES, Bytes, Integers, Model, Planes, clipped, level
+from .plane_predictions import account, activity_of, blend, predict_by_formulas, prepare_row, textures, unbias
 
-__all__ = ["MARGIN", "Model", "code_rows", "new_model"]
+__all__ = ["code_rows"]
 
-Planes = NDArray[np.int32]
-Doubles = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
-
-MARGIN = 4  # samples around a plane, so that neighbours exist everywhere
-FORMULAS = 3  # predictions that are not least squares
-NODES = 32  # decisions with probabilities of their own: the first, 9 upwards, 9 downwards, bisections by size
-UP, DOWN, BISECT = 1, 10, 19
-LEVELS = 48  # of activity, see `level`
-BIASES, BIAS_CONTEXTS = 5, 2048
+UP, DOWN, BISECT = 1, 10, 19  # first nodes of decisions upwards, downwards and by bisection
 LIMIT = 120  # uses after which adaptive probabilities move at a constant rate
 FASTEST, SLOWEST = 0.02, 0.003  # learning rate of the weights, at first and at last
 BEYOND = 16  # bytes past the end that are read before decoding stops
-MANY, FEW = 16, 12  # binary digits of the number of slots of a context
-SPARSE = (0, 4, 5)  # contexts with many values
-
-
-class Model(NamedTuple):
-    """What is learnt along a plane of W columns: K predictions (the last is the blend), E distributions, C contexts."""
-
-    predictions: Doubles  # [K] of the sample at hand
-    errors: Doubles  # [K, 2, W + 2 MARGIN] absolute, of this row and the one above
-    missed: Doubles  # [2, W + 2 MARGIN] signed, of the blend
-    scale_sum: Doubles  # [K, LEVELS]
-    scale_count: Doubles  # [K, LEVELS]
-    levels: Integers  # [K] activity around the sample, by prediction
-    bias_sum: Doubles  # [BIASES, BIAS_CONTEXTS]
-    bias_count: Doubles
-    bias_at: Integers  # [BIASES]
-    centre: Doubles  # [E]
-    sharpness: Doubles  # [E] 1 / scale
-    below: Doubles  # [E] distribution functions at the ends of the interval, and at the threshold
-    above: Doubles
-    at: Doubles
-    cells: NDArray[np.int32]  # slots of NODES adaptive probabilities, context after context
-    starts: Integers  # [C] first cell of each context
-    masks: Integers  # [C] number of its slots - 1
-    slots: Integers  # [C] first cell of each context's slot
-    used: Integers  # [C] cells of the decision at hand
-    inputs: Doubles  # [E + C + 1, padded to 4]
-    weights: Doubles  # [SETS][selectors][NODES][inputs], flat
-    chosen: Integers  # [SETS] first weight of the decision at hand
-    outputs: Doubles  # [SETS]
-    final: Doubles  # [NODES, SETS]
-    seen: Doubles  # [1] samples coded
-
-
-def new_model(width: int, samples: int, predictors: int, distributions: int, contexts: int, sets: int) -> Model:
-    """Return the state before a plane's first sample; `predictors` are those of least squares."""
-    e = distributions
-    k = predictors + FORMULAS + 1
-    inputs = -(-(e + contexts + 1) // 4) * 4
-    largest = min(max(samples.bit_length(), 8), MANY)
-    bits = [largest if c in SPARSE else FEW for c in range(contexts)]
-    starts = np.concatenate([[0], np.cumsum([NODES << b for b in bits])])
-    selectors = LEVELS + 16 + 16
-    weights = np.zeros((selectors, NODES, inputs))
-    weights[..., :e] = 0.9 / e
-    weights[..., e : e + contexts] = 0.15
-    scale = 0.6 + 0.25 * 1.16 ** np.arange(LEVELS)
-    return Model(
-        predictions=np.zeros(k),
-        errors=np.zeros((k, 2, width + 2 * MARGIN)),
-        missed=np.zeros((2, width + 2 * MARGIN)),
-        scale_sum=np.tile(scale, (k, 1)),
-        scale_count=np.ones((k, LEVELS)),
-        levels=np.zeros(k, np.int64),
-        bias_sum=np.zeros((BIASES, BIAS_CONTEXTS)),
-        bias_count=np.zeros((BIASES, BIAS_CONTEXTS)),
-        bias_at=np.zeros(BIASES, np.int64),
-        centre=np.zeros(e),
-        sharpness=np.zeros(e),
-        below=np.zeros(e),
-        above=np.zeros(e),
-        at=np.zeros(e),
-        cells=new_cells(int(starts[-1])),
-        starts=starts[:-1],
-        masks=np.array([(1 << b) - 1 for b in bits]),
-        slots=np.zeros(contexts, np.int64),
-        used=np.zeros(contexts, np.int64),
-        inputs=np.zeros(inputs),
-        weights=weights.ravel(),
-        chosen=np.zeros(sets, np.int64),
-        outputs=np.zeros(sets),
-        final=np.full((NODES, sets), 1.0 / sets),
-        seen=np.zeros(1),
-    )
-
-
-@inlined
-def level(activity: float) -> int:
-    """Return activity on a scale that is linear to 8 and has four steps an octave beyond; below LEVELS."""
-    if activity < 8.0:
-        return int(activity)
-    octave = 0
-    while activity >= 16.0:
-        activity *= 0.5
-        octave += 1
-    return min(8 + 4 * octave + ((int(activity) - 8) >> 1), LEVELS - 1)
-
-
-@inlined
-def _clip(value: int, bound: int) -> int:
-    return min(max(value, -bound), bound)
-
-
-@inlined
-def _formulas(model: Model, first: int, s: Planes, p: int, before: Integers, y: int, x: int) -> None:
-    """Predict by formulas: the median edge detector (LOCO-I), and two that use the plane before or wider neighbours."""
-    west, north, north_west, north_east = s[p, y, x - 1], s[p, y - 1, x], s[p, y - 1, x - 1], s[p, y - 1, x + 1]
-    plane = west + north - north_west
-    model.predictions[first] = min(max(plane, min(west, north)), max(west, north))
-    if before.size > 0:
-        q = before[0]
-        here, left, over = s[q, y, x], s[q, y, x - 1], s[q, y - 1, x]
-        model.predictions[first + 1] = 0.5 * (west + north) + here - 0.5 * (left + over)
-        model.predictions[first + 2] = plane + 0.75 * (here - (left + over - s[q, y - 1, x - 1]))
-    else:
-        model.predictions[first + 1] = 0.5 * (west + north) + 0.25 * (north_east - north_west)
-        model.predictions[first + 2] = north + 0.5 * (north_east - s[p, y - 2, x + 1]) + 0.25 * (west - north_west)
-
-
-@inlined
-def _activity(model: Model, k: int, row: int, x: int) -> float:
-    """Return the weighted sum of a prediction's absolute errors at the neighbours, weights summing to 7."""
-    here, above = model.errors[k, row], model.errors[k, 1 - row]
-    return 2.0 * (here[x - 1] + above[x]) + above[x - 1] + above[x + 1] + here[x - 2]
-
-
-@inlined
-def _blend(model: Model, highest: int, row: int, x: int) -> float:
-    """Return the mean of the predictions, weighted by the inverse fourth power of their errors nearby."""
-    total = weight = 0.0
-    for k in range(model.predictions.size - 1):
-        model.predictions[k] = min(max(model.predictions[k], 0.0), float(highest))
-        activity = _activity(model, k, row, x)
-        model.levels[k] = level(activity * (4.0 / 7.0))
-        share = 1.0 / ((activity + 0.6) * (activity + 0.6))
-        share *= share
-        weight += share
-        total += share * model.predictions[k]
-    return total / weight
-
-
-@inlined
-def _textures(s: Planes, p: int, before: Integers, y: int, x: int, mean: float) -> tuple[int, int]:
-    """Return which of 6 and of 4 neighbours exceed the prediction (or, in the plane before, the sample there)."""
-    west, north, north_west, north_east = s[p, y, x - 1], s[p, y - 1, x], s[p, y - 1, x - 1], s[p, y - 1, x + 1]
-    six = (north > mean) | (west > mean) << 1 | (north_west > mean) << 2 | (north_east > mean) << 3
-    six |= (s[p, y, x - 2] > mean) << 4 | (s[p, y - 2, x] > mean) << 5
-    if before.size > 0:
-        q = before[0]
-        here = s[q, y, x]
-        four = (
-            (s[q, y - 1, x] > here) | (s[q, y, x - 1] > here) << 1 | (s[q, y, x + 1] > here) << 2 | (s[q, y + 1, x] > here) << 3
-        )
-    else:
-        four = (2 * north - s[p, y - 2, x] > mean) | (2 * west - s[p, y, x - 2] > mean) << 1
-        four |= (west + north - north_west > mean) << 2 | (s[p, y - 1, x + 2] > mean) << 3
-    return six, four
-
-
-@inlined
-def _unbias(model: Model, mean: float, six: int, four: int, activity: int, missed: int) -> float:
-    """Return the mean plus the average of what it missed in five contexts."""
-    model.bias_at[0] = six * 8 + min(activity >> 1, 7)
-    model.bias_at[1] = missed
-    model.bias_at[2] = four * LEVELS + activity
-    model.bias_at[3] = min(int(mean) >> 1, BIAS_CONTEXTS - 1)
-    model.bias_at[4] = six * 16 + four
-    total = 0.0
-    for b in range(BIASES):
-        total += model.bias_sum[b, model.bias_at[b]] / (model.bias_count[b, model.bias_at[b]] + 2.0)
-    return mean + total / BIASES
 
 
 @inlined
@@ -252,15 +80,15 @@ def _find_slots(
         slots[6] = other * 8 + coarse
         slots[7] = (four * 81 + missed) * 8 + coarse
     if slots.size > 8:
-        slots[8] = _clip(north - c, 12) * 64 + _clip(west - c, 12)
-        slots[9] = _clip(north_east - c, 12) * 64 + _clip(north_west - c, 12)
+        slots[8] = clipped(north - c, 12) * 64 + clipped(west - c, 12)
+        slots[9] = clipped(north_east - c, 12) * 64 + clipped(north_west - c, 12)
         slots[10] = second * 8 + coarse
         slots[11] = c * 8 + coarse
         last = model.predictions.size - 2
-        slots[12] = _clip(int(3.0 * (model.predictions[0] - mean)), 10) * 64 + _clip(
+        slots[12] = clipped(int(3.0 * (model.predictions[0] - mean)), 10) * 64 + clipped(
             int(3.0 * (model.predictions[last - 3] - mean)), 10
         )
-        slots[13] = _clip(int(2.0 * (model.predictions[last - 2] - mean)), 10) * 64 + _clip(
+        slots[13] = clipped(int(2.0 * (model.predictions[last - 2] - mean)), 10) * 64 + clipped(
             int(2.0 * (model.predictions[last - 1] - mean)), 10
         )
     for i in range(slots.size):
@@ -347,48 +175,13 @@ def _code_sample(
 
 
 @inlined
-def _prepare_row(model: Model, s: Planes, p: int, y: int, width: int) -> None:
-    """Fill the margins beside row `y` and those of the row above from known samples."""
-    row = y & 1
-    for j in range(MARGIN):
-        s[p, y, j] = s[p, y - 1, MARGIN]
-        s[p, y - 1, width + MARGIN + j] = s[p, y - 1, width + MARGIN - 1]
-        model.missed[row, j] = 0.0
-        for k in range(model.predictions.size):
-            above = model.errors[k, 1 - row]
-            model.errors[k, row, j] = above[MARGIN]
-            above[width + MARGIN + j] = above[width + MARGIN - 1]
-
-
-@inlined
 def _choose_weights(model: Model, stride: int, activity: int, four: int) -> None:
     """Select the sets of weights: by stride, and where there are three sets by activity and by texture."""
     size = NODES * model.inputs.size
     model.chosen[0] = stride * size
     if model.chosen.size > 1:
-        model.chosen[1] = (16 + activity) * size
-        model.chosen[2] = (16 + LEVELS + four) * size
-
-
-@inlined
-def _account(model: Model, value: int, mean: float, row: int, x: int) -> None:
-    """Note how well the predictions did."""
-    for k in range(model.predictions.size):
-        error, at = abs(value - model.predictions[k]), model.levels[k]
-        model.errors[k, row, x] = error
-        model.scale_sum[k, at] += error
-        model.scale_count[k, at] += 1.0
-        if model.scale_count[k, at] > 400.0:
-            model.scale_sum[k, at] *= 0.5
-            model.scale_count[k, at] *= 0.5
-    model.missed[row, x] = value - model.predictions[model.predictions.size - 1]
-    for b in range(BIASES):
-        at = model.bias_at[b]
-        model.bias_sum[b, at] += value - mean
-        model.bias_count[b, at] += 1.0
-        if model.bias_count[b, at] > 120.0:
-            model.bias_sum[b, at] *= 0.5
-            model.bias_count[b, at] *= 0.5
+        model.chosen[1] = (STRIDES + activity) * size
+        model.chosen[2] = (STRIDES + LEVELS + four) * size
 
 
 @inlined
@@ -406,32 +199,35 @@ def _code_next(
     decoding: bool,
 ) -> None:
     """Code sample (y, x)."""
-    blend, fitted, row = model.predictions.size - 1, ls.own.size, y & 1
+    last, fitted, row = model.predictions.size - 1, ls.own.size, y & 1
     for k in range(fitted):
         model.predictions[k] = predict(ls, k, s, p, before, y, x, x - MARGIN)
-    _formulas(model, fitted, s, p, before, y, x)
-    mean = _blend(model, highest, row, x)
-    above = model.errors[blend, 1 - row]
-    activity = level(0.5 * (_activity(model, blend, row, x) + 0.5 * (above[x + 2] + above[x - 2])))
-    model.levels[blend] = activity
-    six, four = _textures(s, p, before, y, x, mean)
-    missed = 9 * (_clip(int(model.missed[row, x - 1]), 4) + 4) + _clip(int(model.missed[1 - row, x]), 4) + 4
-    centre = min(max(_unbias(model, mean, six, four, activity, missed), 0.0), float(highest))
-    model.predictions[blend] = centre
+    predict_by_formulas(model, fitted, s, p, before, y, x)
+    mean = blend(model, highest, row, x)
+    above = model.errors[last, 1 - row]
+    nearby = activity_of(model, last, row, x)
+    activity = level(0.5 * (nearby + 0.5 * (above[x + 2] + above[x - 2])))
+    model.levels[last] = activity
+    six, four = textures(s, p, before, y, x, mean)
+    missed = 9 * (clipped(int(model.missed[row, x - 1]), 4) + 4) + clipped(int(model.missed[1 - row, x]), 4) + 4
+    centre = min(max(unbias(model, mean, six, four, activity, missed), 0.0), float(highest))
+    model.predictions[last] = centre
     _distributions(model, highest)
     first = min(max(int(centre + 0.5), 1), highest)
     stride, scale = 0, 1.0 / model.sharpness[0]
     while scale > 4.0:
         scale *= 0.5
         stride += 1
-    quarter = _clip(int(4.0 * (centre + 0.5 - first)), 3)
+    quarter = clipped(int(4.0 * (centre + 0.5 - first)), 3)
     _find_slots(model, s, p, before, y, x, first, quarter, six, four, activity, missed, stride)
-    _choose_weights(model, min(stride, 15), activity, four)
+    _choose_weights(model, min(stride, STRIDES - 1), activity, four)
     value = _code_sample(model, s[p, y, x], first, 1 << stride, highest, coder, coded, decoding)
     s[p, y, x] = value
-    _account(model, value, mean, row, x)
+    account(model, value, mean, row, x)
+    # samples in restless surroundings say less of the weights than those in quiet ones
+    importance = 8.0 / (1.0 + nearby * ls.unit[0] / 7.0)
     for k in range(fitted):
-        update(ls, k, value - s[p, y, x - 1], x - MARGIN)
+        update(ls, k, value - s[p, y, x - 1], x - MARGIN, importance)
 
 
 @kernel
@@ -457,7 +253,7 @@ def code_rows(
     for y in range(top + MARGIN, bottom + MARGIN):
         if decoding and coder[POSITION] > coded.size + BEYOND:
             return
-        _prepare_row(model, s, p, y, width)
+        prepare_row(model, s, p, y, width)
         for k in range(ls.own.size):
             begin_row(ls, k)
         for x in range(MARGIN, width + MARGIN):
