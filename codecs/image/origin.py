@@ -56,7 +56,7 @@ JPEG: Mapping[tuple[bool, bool], Biases] = {
     (True, True): ((8, 7), (8, 7)),
 }
 KINDS = (
-    Kind("photocd", photocd, "cosited", {(True, True): EVEN}),
+    Kind("photocd", photocd, "cosited", {(False, False): EVEN, (True, True): EVEN}),
     Kind("jpeg", jpeg, "centred", JPEG),
     Kind("jpeg-plain", jpeg, "replicated", {(False, True): EVEN, (True, True): EVEN}),
     Kind("webp", webp, "centred", {(False, False): EVEN, (True, True): EVEN}),
