@@ -36,6 +36,7 @@ SUITES = {
     "exactness": False,
     "fuzz": False,
     "image": True,
+    "lossless": True,
     "service": True,
 }  # whether it writes files
 

@@ -1,0 +1,266 @@
+"""Lossless sizes and speeds on a folder of pictures: `image-lossless` at several efforts beside other formats.
+
+    python -m laconic.bench.lossless --pictures KODAK -o OUT [--docs docs/benchmarks.md]
+
+writes `results.json`, `table.md` and `lossless.svg` into OUT. Sizes are of real files, each decoded from its bytes and compared
+sample by sample; ours count with the whole .lcn file, the others with their own format's bytes. Times are of the way from pixels
+to bytes and back on one thread, warm. Rows called "RGB" code the colours as they are, without looking for the planes that they
+were made from (docs/codecs/image-lossless.md). Points are kept in `OUT/points.jsonl`: an interrupted run continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import cast
+
+import imagecodecs
+import numpy as np
+
+from ..codecs import compress, container
+from ..codecs.codec import Progress
+from ..codecs.errors import InvalidSettings, LaconicError
+from ..codecs.image.lossless import ImageLossless, LosslessSettings
+from ..codecs.registry import codec_ids
+from ..codecs.signals import Image
+from .image import PICTURES, processor
+from .image_points import Cache, file_digest, run_jobs, source_digest, versions
+from .image_report import KODAK
+from .pictures import load_picture, set_threads
+from .progress import shown_progress
+from .sections import replace_section
+
+__all__ = ["DOCS_BEGIN", "DOCS_END", "Point", "Row", "main", "run"]
+
+DOCS_BEGIN, DOCS_END = "<!-- lossless:begin -->", "<!-- lossless:end -->"
+OURS, CIRCUIT = "image-lossless", "image-circuit"
+EFFORTS, PLAIN_EFFORTS = (1, 3, 5, 7, 9), (1, 5, 9)
+REFERENCE = "jxl -e 9"  # what sizes are compared with
+Coded = tuple[bytes, Callable[[bytes], Image]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture through one row's codec; `key` names the result in the cache."""
+
+    picture: Path
+    row: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one job measured: bytes, and seconds on one thread."""
+
+    key: str
+    row: str
+    picture: str
+    pixels: int
+    bytes: int
+    encode_seconds: float
+    decode_seconds: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: means over all pixels."""
+
+    name: str
+    bpp: float
+    encode_mps: float | None
+    decode_mps: float | None
+    published: bool = False
+
+
+def _registered(codec: str, **settings: object) -> Callable[[Image], Coded]:
+    """Return what codes with a codec of the registry; peers count with their own file, which is the stream's one payload."""
+
+    def code(picture: Image) -> Coded:
+        data = compress.encode(picture, codec, settings).data
+        if codec in (OURS, CIRCUIT):
+            return data, compress.decode
+        return container.read(data).chunks[0], lambda _: compress.decode(data)
+
+    return code
+
+
+def _plain(effort: int) -> Callable[[Image], Coded]:
+    """Return what codes with `image-lossless` without looking for a picture's origin."""
+
+    def code(picture: Image) -> Coded:
+        settings = LosslessSettings(effort=effort)
+        stream = ImageLossless(recover_origin=False).encode(picture, settings)
+        return compress.packed(stream, picture, settings, 0.0, "cpu").data, compress.decode
+
+    return code
+
+
+def _png(picture: Image) -> Coded:
+    return bytes(imagecodecs.png_encode(picture.array, level=9)), lambda data: Image(imagecodecs.png_decode(data))
+
+
+ROWS: dict[str, Callable[[Image], Coded]] = {
+    **{f"{OURS} -e {effort}": _registered(OURS, effort=effort) for effort in EFFORTS},
+    **{f"{OURS} -e {effort}, RGB": _plain(effort) for effort in PLAIN_EFFORTS},
+    CIRCUIT: _registered(CIRCUIT),
+    **{f"jxl -e {effort}": _registered("jxl", lossless=True, effort=effort) for effort in (3, 7, 9)},
+    "webp": _registered("webp", lossless=True),
+    "png": _png,
+}
+
+
+def run(
+    out: Path,
+    pictures: Path | None = None,
+    *,
+    rows: Sequence[str] | None = None,
+    limit: int | None = None,
+    jobs: int = 1,
+    progress: Progress | None = None,
+    docs: Path | None = None,
+) -> list[Row]:
+    """Measure `rows` (default: all) on the first `limit` pictures of a folder, in `jobs` processes of one thread.
+
+    Writes `results.json`, `table.md` and `lossless.svg` into `out`; `docs` names a Markdown file whose marked section is
+    replaced. Raises `InvalidSettings` for unknown rows and a folder without pictures.
+    """
+    if unknown := sorted(set(rows or ()) - ROWS.keys()):
+        raise InvalidSettings(f"there are no rows {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    names = [name for name in rows or ROWS if name != CIRCUIT or CIRCUIT in codec_ids()]
+    paths = sorted(path for path in (pictures or Path()).glob("*") if path.suffix.lower() in PICTURES)[:limit]
+    if pictures is None or not paths:
+        raise InvalidSettings(f"name a folder with pictures ({', '.join(PICTURES)}): --pictures DIR")
+    report = progress or (lambda done, stage: None)
+    out.mkdir(parents=True, exist_ok=True)
+    work = [Job(path, name, _key(path, name)) for path in paths for name in names]
+    points: list[Point] = []
+    for point in run_jobs(work, Cache(out / "points.jsonl", Point), _measure, jobs, set_threads, 1):
+        points.append(point)
+        report(len(points) / len(work), f"{point.row} {point.picture}")
+    table = [_averaged(name, [point for point in points if point.row == name]) for name in names]
+    kodak = {path.name for path in paths} == KODAK
+    if kodak:
+        table += [Row(f"{name} (published)", bpp, None, None, True) for name, bpp in _published().items()]
+    table.sort(key=lambda row: row.bpp)
+    _write(out, table, points, paths, jobs, docs)
+    return table
+
+
+def _key(picture: Path, row: str) -> str:
+    codec = next((codec for codec in (OURS, CIRCUIT) if row.startswith(codec)), None)
+    facts = [row, file_digest(picture), source_digest(codec, False) if codec else "", versions()]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+@cache
+def _warm_up(row: str) -> None:
+    """Compile a row's kernels and load its libraries, on pictures that go each of the codec's ways."""
+    ramp = np.add.outer(np.arange(64), np.arange(64))
+    textured = np.stack([ramp, ramp * ramp % 97, ramp * 5 % 61], axis=2).astype(np.uint8)
+    for array in (textured, np.zeros_like(textured)):
+        data, decode = ROWS[row](Image(array))
+        decode(data)
+
+
+def _measure(job: Job) -> Point:
+    """Encode, decode from the bytes, compare; raises RuntimeError where the picture does not come back."""
+    _warm_up(job.row)
+    picture = load_picture(job.picture)
+    started = time.perf_counter()
+    data, decode = ROWS[job.row](picture)
+    encoded = time.perf_counter()
+    decoded = decode(data)
+    done = time.perf_counter()
+    if not np.array_equal(decoded.array, picture.array):
+        raise RuntimeError(f"{job.row} does not give {job.picture.name} back")
+    return Point(
+        job.key, job.row, job.picture.name, picture.pixels, len(data), round(encoded - started, 4), round(done - encoded, 4)
+    )
+
+
+def _averaged(name: str, points: Sequence[Point]) -> Row:
+    pixels = sum(point.pixels for point in points)
+    speeds = (pixels / 1e6 / sum(getattr(point, f"{way}_seconds") for point in points) for way in ("encode", "decode"))
+    return Row(name, 8 * sum(point.bytes for point in points) / pixels, *speeds)
+
+
+def _published() -> dict[str, float]:
+    anchors = json.loads(files("laconic.bench").joinpath("anchors/kodak_lossless.json").read_text())
+    return cast(dict[str, float], anchors["published"])
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Return the table; our rows in bold, published ones with sizes only."""
+    reference = next((row.bpp for row in rows if row.name == REFERENCE), None)
+    lines = [f"| codec | bits per pixel | against {REFERENCE} | encode MP/s | decode MP/s |", "|---|---:|---:|---:|---:|"]
+    for row in rows:
+        name = f"**{row.name}**" if row.name.startswith((OURS, CIRCUIT)) else row.name
+        against = f"{100 * (row.bpp / reference - 1):+.1f} %" if reference else "–"
+        speeds = (f"{speed:.3g}" if speed else "–" for speed in (row.encode_mps, row.decode_mps))
+        lines.append(f"| {name} | {row.bpp:.3f} | {against} | {' | '.join(speeds)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _write(
+    out: Path, rows: Sequence[Row], points: Sequence[Point], paths: Sequence[Path], jobs: int, docs: Path | None
+) -> None:
+    from .lossless_plot import write_plot  # matplotlib is an extra
+
+    facts = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "pictures": [path.name for path in paths],
+        "processor": processor(),
+        "processes": jobs,
+        "load_average": os.getloadavg()[0],
+        "versions": versions(),
+    }
+    content = {**facts, "rows": [asdict(row) for row in rows], "points": [asdict(point) for point in points]}
+    (out / "results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    table = markdown_table(rows) + (
+        f"\n{len(paths)} pictures ({paths[0].name} to {paths[-1].name}), {facts['date']}, {facts['processor']}, one thread in each "
+        f"of {jobs} processes at once, load average {facts['load_average']:.1f}; "
+        f"{', '.join(f'{name} {number}' for name, number in versions().items())}.\n"
+    )
+    (out / "table.md").write_text(table, encoding="utf-8")
+    write_plot([row for row in rows if not row.published], out / "lossless.svg")
+    if docs is not None:
+        replace_section(docs, DOCS_BEGIN, DOCS_END, f"![Size and speed without loss](lossless.svg)\n\n{table}")
+        (docs.parent / "lossless.svg").write_bytes((out / "lossless.svg").read_bytes())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="laconic.bench.lossless", description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--pictures", type=Path, required=True, help="folder of PNG pictures, for example Kodak's 24")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the results and the cache")
+    parser.add_argument("--row", action="append", dest="rows", help=f"measure this row (repeat): {', '.join(ROWS)}")
+    parser.add_argument("--limit", type=int, help="only the first pictures")
+    parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--docs", type=Path, help="Markdown file whose marked section is replaced")
+    return parser
+
+
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Run from the command line; prints the table and returns the exit code."""
+    options = vars(_parser().parse_args(None if arguments is None else list(arguments)))
+    try:
+        with shown_progress() as progress:
+            run(**options, progress=progress)
+    except LaconicError as error:
+        print(f"{error.code}: {error}", file=sys.stderr)
+        return 1
+    print((options["out"] / "table.md").read_text(encoding="utf-8"), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
