@@ -202,12 +202,12 @@ def _footing(rows: list[Measured], facts: dict[str, object]) -> str:
     loads = facts["load_average"]
     assert isinstance(loads, tuple)
     first, load = rows[0].pictures, f"{loads[0]:.1f}"
-    threads = " and ".join(map(str, max((list(row.encode_seconds) for row in rows), key=len)))
+    threads = " and ".join(map(str, sorted({count for row in rows for count in row.encode_seconds})))
     return (
         f"{first:,} pictures of each test set, {facts['date']}, {facts['processor']}, load average {load} at the end. "
         f"Bold rows are measured from files that were decoded and compared: `image-circuit` one .lcn file, on {threads} "
-        "threads; the others one mosaic, 100 pictures wide. Published rows are coded sizes where there are any "
-        "([anchors](../bench/anchors/circuits_bpd.json)).\n"
+        f"thread{'' if threads == '1' else 's'}; the others one mosaic, 100 pictures wide. Published rows are coded sizes "
+        "where there are any ([anchors](../bench/anchors/circuits_bpd.json)).\n"
     )
 
 
