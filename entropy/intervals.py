@@ -42,7 +42,7 @@ def encode_interval(coder: Integers, out: Bytes, left: int, right: int) -> None:
 @_compiled
 def decode_quantile(coder: Integers) -> int:
     """Return a number (0 .. 2**24 - 1) inside the next interval, whatever the bytes."""
-    return min(coder[LOW] // (coder[SIZE] >> PRECISION), TOTAL - 1)
+    return int(min(coder[LOW] // (coder[SIZE] >> PRECISION), TOTAL - 1))
 
 
 @_compiled

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ...entropy.adaptive_binary import POSITION, decode_probability, encode_probability
 from ...entropy.kernels import inlined, kernel
 from ...entropy.logistic_mixing import adapt, confidence, learn, mix, new_cells, probability_16, squash
-from .flat_samples import SampleModel, code_samples
+from .flat_samples import MULTIPLIER, SampleModel, code_samples, hashed
 
 __all__ = ["MARGIN", "Model", "code_pixels", "new_model"]
 
@@ -50,7 +50,6 @@ SMALLS = 6
 SMALL = 1 << 12  # cells of a context that is not hashed
 RANKS = 4
 LEVEL = np.array([0, 1, 2, 3, 4, 4, 5, 5, 5] + [6] * 16 + [7] * 231)  # of the number of times a guess was right
-MULTIPLIER = 0x2545F4914F6CDD1D
 LONGEST, SHORTEST = 12, 2  # binary logarithms of the length of runs
 
 
@@ -105,13 +104,6 @@ def new_model(width: int, pixels: int) -> Model:
 
 
 @inlined
-def _hash(h: int, mask: int) -> int:
-    h = h * np.int64(MULTIPLIER)
-    h ^= (h >> 31) & 0x1FFFFFFFF
-    return (h * 0x9E3779B1 >> 24) & mask
-
-
-@inlined
 def _look_around(m: Model, s: Colours, i: int, stride: int) -> int:
     """Hash the neighbourhoods of pixel `i`; returns which neighbours are equal to each other."""
     west, north, north_west, north_east = s[i - 1], s[i - stride], s[i - stride - 1], s[i - stride + 1]
@@ -123,9 +115,9 @@ def _look_around(m: Model, s: Colours, i: int, stride: int) -> int:
             h += s[i + m.around[j]] * m.factors[j]
             j += 1
         m.hashes[k] = h
-        m.slots[k] = k * (mask + 1) + _hash(m.hashes[k] + k, mask)
+        m.slots[k] = k * (mask + 1) + hashed(m.hashes[k] + k, mask)
     pattern = (west == north) | (west == north_west) << 1 | (north == north_west) << 2 | (north == north_east) << 3
-    return pattern | (west == west2) << 4 | (north == north2) << 5
+    return int(pattern | (west == west2) << 4 | (north == north2) << 5)
 
 
 @inlined
@@ -178,7 +170,7 @@ def _contexts(m: Model, s: Colours, i: int, stride: int, colour: int, source: in
     """Set the cells of the decision whether pixel `i` has `colour`; returns which neighbours have it."""
     mask = ((m.cells.size - SMALLS * SMALL) // ORDERS) - 1
     for k in range(ORDERS):
-        m.used[k] = k * (mask + 1) + _hash(m.hashes[k] + colour * 0x9E3779B1 + k + 77, mask)
+        m.used[k] = k * (mask + 1) + hashed(m.hashes[k] + colour * 0x9E3779B1 + k + 77, mask)
     equal = (s[i - 1] == colour) | (s[i - stride] == colour) << 1 | (s[i - stride + 1] == colour) << 2
     equal |= (s[i - stride - 1] == colour) << 3 | (s[i - 2] == colour) << 4 | (s[i - 2 * stride] == colour) << 5
     equal |= (s[i - stride + 2] == colour) << 6
@@ -194,10 +186,10 @@ def _contexts(m: Model, s: Colours, i: int, stride: int, colour: int, source: in
     m.used[ORDERS + 0] = base + (low << 7 | equal)
     m.used[ORDERS + 1] = base + SMALL + (((low << 5 | matched) << 4) | (equal & 15))
     m.used[ORDERS + 2] = base + 2 * SMALL + (low << 8 | agree)
-    m.used[ORDERS + 3] = base + 3 * SMALL + _hash(colour * 4 + low, SMALL - 1)
+    m.used[ORDERS + 3] = base + 3 * SMALL + hashed(colour * 4 + low, SMALL - 1)
     m.used[ORDERS + 4] = base + 4 * SMALL + (low << 10 | history)
     m.used[ORDERS + 5] = base + 5 * SMALL + ((low << 4 | source) << 3 | LEVEL[m.counts[m.slots[2]]])
-    return equal
+    return int(equal)
 
 
 @inlined
@@ -283,12 +275,12 @@ def _code_pixel(
     history = r[at - 1] | r[at] << 2 | r[at + 1] << 4 | r[at - 2] << 6 | min(r[at + 2], 1) << 8 | min(r[at - 3], 1) << 9
     most = 1 if history & 63 == 63 else GUESSES
     rate = 0.002 + 0.02 * (2000.0 / (2000.0 + seen))
-    rank, colour, first, found = 0, np.int64(0), np.int64(0), 0
+    rank, colour, first, found = 0, 0, 0, 0
     while rank < most:
         source = _best(m, min(rank, 1))
         if source < 0:
             break
-        colour = m.guesses[source]
+        colour = int(m.guesses[source])
         equal = _contexts(m, s, i, stride, colour, source, rank, hits, history)
         low = min(rank, RANKS - 1)
         matched = min(hits, 15) if m.guesses[MATCH] == colour else 0

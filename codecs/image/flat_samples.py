@@ -16,7 +16,7 @@ from ...entropy.adaptive_binary import decode_probability, encode_probability
 from ...entropy.kernels import inlined, kernel
 from ...entropy.logistic_mixing import adapt, confidence, learn, mix, new_cells, probability_16, squash
 
-__all__ = ["SampleModel", "code_samples", "new_sample_model"]
+__all__ = ["MULTIPLIER", "SampleModel", "code_samples", "hashed", "new_sample_model"]
 
 Colours = NDArray[np.int64]
 Doubles = NDArray[np.float64]
@@ -59,8 +59,9 @@ def new_sample_model(channels: int, bits: int, pixels: int) -> SampleModel:
 
 
 @inlined
-def _hash(h: int, mask: int) -> int:
-    h = h * np.int64(MULTIPLIER)
+def hashed(h: int, mask: int) -> int:
+    """Return a hash of an integer of 64 bits, below `mask` + 1, a power of two."""
+    h = int(h * np.int64(MULTIPLIER))
     h ^= (h >> 31) & 0x1FFFFFFFF
     return (h * 0x9E3779B1 >> 24) & mask
 
@@ -144,13 +145,13 @@ def code_samples(
     rate = 0.003 + 0.02 * (2000.0 / (2000.0 + seen))
     known = np.int64(0)
     for channel in range(channels):
-        activity = _predict(m, s, i, stride, channel, known)
+        activity = _predict(m, s, i, stride, channel, int(known))
         sample = np.int64(0)
         for b in range(bits - 1, -1, -1):
             prefix = (np.int64(1) << (bits - 1 - b)) | (sample >> (b + 1))
             threshold = sample + (np.int64(1) << b)
             for k in range(EXACT):
-                m.used[k] = k * (mask + 1) + _hash(m.exact[k] + prefix * 0x3C6EF372FE95 + k, mask)
+                m.used[k] = k * (mask + 1) + hashed(m.exact[k] + prefix * 0x3C6EF372FE95 + k, mask)
             place = ((channel * bits + b) * ACTIVITIES + activity) * DISTANCES
             for k in range(RELATIVE):
                 m.used[EXACT + k] = first + k * relative + place + _distance(m.predictions[k] - threshold)
@@ -159,4 +160,4 @@ def code_samples(
             bit = (value >> (channel * bits + b)) & 1
             sample |= np.int64(_code_bit(m, bit, one, two, rate, coder, coded, decoding)) << b
         known |= sample << (channel * bits)
-    return known
+    return int(known)

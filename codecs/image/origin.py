@@ -1,8 +1,9 @@
 """Pictures that were luma and subsampled chroma before they became RGB, taken apart and put together again without loss.
 
 PNG files often hold what a lossy format was decoded to. Where that decoder's integer arithmetic is known, three channels of RGB
-carry no more than its planes did: one of luma and two of chroma, often a quarter the size. `find_origin` recognises such pictures,
-`split` returns the planes and whatever they do not explain (clipped colours, retouched places), `join` computes the RGB again.
+carry no more than its planes did: one of luma and two of chroma, often a quarter the size. `find_origin` recognises such
+pictures, `split` returns the planes and whatever they do not explain (clipped colours, retouched places), `join` computes the
+RGB again.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Origin:
-    """What a picture was: its kind (index into KINDS), which axes of chroma are subsampled, and the first positions with samples.
+    """What a picture was: its kind (index into KINDS), which axes of chroma are subsampled, the first positions with samples.
 
     `phase_y` and `phase_x` are 0 unless a subsampled axis starts with a position between two samples.
     """

@@ -1,11 +1,11 @@
 """Chroma planes at full size from subsampled ones, and back: the subsampled planes that explain a picture's colours.
 
-A full-size sample is a weighted mean of up to four subsampled ones: along each axis the `near` one weighs 4, 3 or 2 quarters and
-the `far` one the rest, and (sum + bias) >> 4 rounds. Positions beyond an edge take the sample at the edge.
+A full-size sample is a weighted mean of up to four subsampled ones: along each axis the `near` one weighs 4, 3 or 2 quarters
+and the `far` one the rest, and (sum + bias) >> 4 rounds. Positions beyond an edge take the sample at the edge.
 
     whole       near = its own sample, weight 4
     cosited     every second position (from `phase` on) has its own sample, those between are the mean of both neighbours
-    centred     two positions share a near sample of weight 3; the far one is on the other side (libjpeg's and libwebp's "fancy")
+    centred     two positions share a near sample of weight 3; the far one is on the other side ("fancy" in libjpeg and libwebp)
     replicated  two positions share a sample of weight 4
 """
 
@@ -70,7 +70,7 @@ class Upsampler:
 def axis(length: int, placement: Placement, phase: int = 0) -> Axis:
     """Return the axis of `length` full-size positions.
 
-    `phase` (0 or 1) is the first cosited position that has its own sample, or how many positions a crop took from the first pair.
+    `phase` (0 or 1) is the first cosited position with its own sample, or how many positions a crop took from the first pair.
     """
     at = np.arange(length, dtype=np.int64)
     if placement == "whole":

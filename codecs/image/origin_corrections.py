@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from laconic.entropy.adaptive_binary import decode_integers, encode_integers
-from laconic.entropy.errors import SymbolsCorrupt
+from ...entropy.adaptive_binary import decode_integers, encode_integers
+from ...entropy.errors import SymbolsCorrupt
 
 from ..errors import CorruptStream
 from .origin_lattice import Bytes
@@ -35,7 +35,7 @@ SHIFT_SETS, RAW_SETS = np.arange(2), np.arange(2, 5)
 
 @dataclass(frozen=True)
 class Corrections:
-    """Modes uint8 [H, W]; in raster order the shifts [n, 2] of shifted pixels, modulo 256, and the colours [m, 3] of raw ones."""
+    """Modes uint8 [H, W]; in raster order the shifts [n, 2] of shifted pixels, modulo 256, and raw ones' colours [m, 3]."""
 
     modes: Bytes
     shifts: Bytes
@@ -51,7 +51,8 @@ def encode(corrections: Corrections, clipped: NDArray[np.bool_]) -> bytes:
     chosen = flags[segments]
     first = encode_integers(flags.astype(np.int64), _any_clipped(segments, clipped))
     second = encode_integers(inside[chosen].astype(np.int64), clipped.ravel()[chosen].astype(np.int64))
-    steps = np.diff(corrections.colours.astype(np.int64), axis=0, prepend=np.zeros((1, 3), dtype=np.int64))
+    colours = np.concatenate([np.zeros((1, 3), np.int64), corrections.colours.astype(np.int64)])
+    steps = colours[1:] - colours[:-1]
     values = np.concatenate([_signed(corrections.shifts.astype(np.int64)).ravel(), _signed(steps).ravel()])
     third = encode_integers(values, _value_sets(len(corrections.shifts), len(steps)))
     return LENGTHS.pack(len(first), len(second)) + first + second + third

@@ -6,11 +6,13 @@ Every decoder of luma and chroma that we know computes, with five tables of 256 
     green = (luma[y] + green1[c1] + green2[c2]) >> shift        each clipped to 0..255
     blue  = (luma[y] + blue[c1]) >> shift
 
-so one set of kernels serves them all: only the tables differ. Luma rises with y, red with c2 and blue with c1, the latter two by
-more than one grey level a step, hence few RGB triples (one in 4 to one in 9) are reachable, and each unclipped one from one triple.
+so one set of kernels serves them all: only the tables differ. Luma rises with y, red with c2 and blue with c1, the latter two
+by more than one grey level a step, hence few RGB triples (one in 4 to one in 9) are reachable, and each unclipped one from one
+triple.
 
-Sources: PhotoCD's matrix as published (Kodak PCD 042; 1.3584, 1.8215, 2.2179, offsets 156 and 137, green by 0.194 and 0.509 of the
-other two's chroma terms), its rounding found from decoded pictures; JPEG's in libjpeg's jdcolor.c; WebP's in libwebp's dsp/yuv.h.
+Sources: PhotoCD's matrix as published (Kodak PCD 042; 1.3584, 1.8215, 2.2179, offsets 156 and 137, green by 0.194 and 0.509 of
+the other two's chroma terms), its rounding found from decoded pictures; JPEG's in libjpeg's jdcolor.c; WebP's in libwebp's
+dsp/yuv.h.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class Lattice:
         offsets = np.array([middles[RED], middles[GREEN1] + middles[GREEN2], middles[BLUE]])
         one = 1 << self.shift
         constant = weights.sum() * one / 2 - weights @ offsets - self.tables[LUMA, 0]
-        return np.append(weights * one, constant) / slopes[LUMA]
+        found: NDArray[np.float64] = np.append(weights * one, constant) / slopes[LUMA]
+        return found
 
 
 def _lattice(luma: Integers, red: Integers, green1: Integers, green2: Integers, blue: Integers, shift: int) -> Lattice:

@@ -46,7 +46,7 @@ GROWTH = 8  # how far a grown base sample may lie from the mean of its neighbour
 
 
 class Evidence(NamedTuple):
-    """What is known of a picture: colours and labels [H, W, 3], states [H, W], upsampler taps, bias and reach, lattice tables."""
+    """What a picture shows: colours and labels [H, W, 3], states [H, W], upsampler taps, bias and reach, lattice tables."""
 
     rgb: Bytes
     labels: Bytes
@@ -155,9 +155,9 @@ def _settled(known: Bytes, s: Evidence, i: int, j: int) -> bool:
 @_compiled
 def _miss(base: Bytes, plane: int, s: Evidence, i: int, j: int) -> int:
     """Return the cost of pixel (i, j), as far as it is this plane's fault."""
-    state, distance = s.states[i, j], np.int64(0)
+    state, distance = s.states[i, j], 0
     if state == LABELLED:
-        distance = abs(np.int64(s.labels[i, j, 1 + plane]) - _sample(base, plane, s, i, j))
+        distance = int(abs(np.int64(s.labels[i, j, 1 + plane]) - _sample(base, plane, s, i, j)))
     elif state == CLIPPED:
         distance = _luma_range(s, i, j, _sample(base, plane, s, i, j), _sample(base, 1 - plane, s, i, j), plane)[2]
     return WRONG + min(distance, WRONG - 1) if distance > 0 else 0
@@ -177,7 +177,7 @@ def _fit(base: Bytes, known: Bytes, s: Evidence, k: int, m: int, limit: int) -> 
 
 @_compiled
 def grow(base: Bytes, known: Bytes, s: Evidence) -> None:
-    """Set the unknown samples of base [2, h2, w2] from the known ones [h2, w2] outwards, each as near its neighbours as fits."""
+    """Set the unknown samples of base [2, h2, w2] from the known ones [h2, w2] on, each as near its neighbours as fits."""
     height, width = known.shape
     queue, queued = np.empty(height * width, dtype=np.int64), known.copy()
     end = 0
@@ -198,8 +198,8 @@ def grow(base: Bytes, known: Bytes, s: Evidence) -> None:
                     end += 1
                 if known[a, b]:
                     count += 1
-                    sum1 += np.int64(base[0, a, b])
-                    sum2 += np.int64(base[1, a, b])
+                    sum1 += int(np.int64(base[0, a, b]))
+                    sum2 += int(np.int64(base[1, a, b]))
         if not known[k, m]:
             known[k, m] = 1
             _place(base, known, s, k, m, (sum1 + count // 2) // count, (sum2 + count // 2) // count, GROWTH)
@@ -216,9 +216,9 @@ def _roughness(base: Bytes, known: Bytes, k: int, m: int) -> int:
             if n != 4 and 0 <= a < known.shape[0] and 0 <= b < known.shape[1] and known[a, b]:
                 weight = 1 + n % 2
                 count += weight
-                total += weight * np.int64(base[plane, a, b])
+                total += weight * int(np.int64(base[plane, a, b]))
         if count > 0:
-            cost += abs(np.int64(base[plane, k, m]) * count - total) * ROUGH // count
+            cost += abs(int(np.int64(base[plane, k, m])) * count - total) * ROUGH // count
     return cost
 
 
@@ -238,8 +238,8 @@ def _place(base: Bytes, known: Bytes, s: Evidence, k: int, m: int, c1: int, c2: 
                 continue
             base[0, k, m], base[1, k, m] = chosen1, chosen2
             radius, c1, c2 = 1, chosen1, chosen2
-            c1 += (np.int64(s.labels[i, j, 1]) - _sample(base, 0, s, i, j)) * 16 // weight
-            c2 += (np.int64(s.labels[i, j, 2]) - _sample(base, 1, s, i, j)) * 16 // weight
+            c1 += int((np.int64(s.labels[i, j, 1]) - _sample(base, 0, s, i, j)) * 16 // weight)
+            c2 += int((np.int64(s.labels[i, j, 2]) - _sample(base, 1, s, i, j)) * 16 // weight)
         size = 2 * radius + 1
         for n in range(size * size):
             d1, d2 = n // size - radius, n % size - radius
@@ -257,14 +257,14 @@ def _place(base: Bytes, known: Bytes, s: Evidence, k: int, m: int, c1: int, c2: 
 
 @_compiled
 def adjust(base: Bytes, free: Bytes, s: Evidence) -> None:
-    """Move the free samples [h2, w2] of base [2, h2, w2], forwards and then backwards, to where more is explained or smoother."""
+    """Move the free samples [h2, w2] of base [2, h2, w2], forwards, then backwards, to where more is explained or smoother."""
     height, width = free.shape
     known = np.ones((height, width), dtype=np.uint8)
     for n in range(2 * height * width):
         at = n if n < height * width else 2 * height * width - 1 - n
         k, m = at // width, at % width
         if free[k, m] and _roughness(base, known, k, m) + _fit(base, known, s, k, m, ROUGH) >= ROUGH:
-            _place(base, known, s, k, m, np.int64(base[0, k, m]), np.int64(base[1, k, m]), NEAR)
+            _place(base, known, s, k, m, int(np.int64(base[0, k, m])), int(np.int64(base[1, k, m])), NEAR)
 
 
 @_compiled
@@ -314,7 +314,7 @@ def _chain(base: Bytes, plane: int, s: Evidence, k: int, start: int, end: int, d
 
 @_compiled
 def mark(base: Bytes, s: Evidence, around: int, marks: Bytes) -> int:
-    """Set marks [2, h2, w2] to 1 at samples around which pixels are not explained, else 0; return how many such pixels there are."""
+    """Set marks [2, h2, w2] to 1 at samples around which pixels are not explained, else 0; return the number of such pixels."""
     count = 0
     for plane in range(2):
         for k in range(base.shape[1]):
@@ -349,13 +349,13 @@ def chains(base: Bytes, s: Evidence, marks: Bytes, dice: Integers) -> None:
 @_compiled
 def _smooth_luma(y: Bytes, i: int, j: int, low: int, high: int) -> int:
     """Return the value of low..high nearest to what the neighbours above and to the left suggest (their median edge)."""
-    left, above, corner = np.int64(0), np.int64(0), np.int64(0)
+    left, above, corner = 0, 0, 0
     if i > 0 and j > 0:
-        left, above, corner = np.int64(y[i, j - 1]), np.int64(y[i - 1, j]), np.int64(y[i - 1, j - 1])
+        left, above, corner = int(np.int64(y[i, j - 1])), int(np.int64(y[i - 1, j])), int(np.int64(y[i - 1, j - 1]))
     elif i > 0:
-        left = above = corner = np.int64(y[i - 1, j])
+        left = above = corner = int(np.int64(y[i - 1, j]))
     elif j > 0:
-        left = above = corner = np.int64(y[i, j - 1])
+        left = above = corner = int(np.int64(y[i, j - 1]))
     guess = max(min(left + above - corner, max(left, above)), min(left, above))
     return int(min(max(guess, low), high))
 
@@ -375,14 +375,15 @@ def _nearest_chroma(s: Evidence, i: int, j: int, c1: int, c2: int) -> tuple[int,
 
 @_compiled
 def explain(s: Evidence, base: Bytes, y: Bytes, modes: Bytes, differences: NDArray[np.int16]) -> None:
-    """Choose luma [H, W], and write how each pixel is explained (modes [H, W]) and the differences [H, W, 3] that this takes."""
+    """Choose luma [H, W]; write how each pixel is explained (modes [H, W]) and the differences [H, W, 3] that this takes."""
     for i in range(y.shape[0]):
         for j in range(y.shape[1]):
             c1, c2 = _sample(base, 0, s, i, j), _sample(base, 1, s, i, j)
             low, high, distance = _luma_range(s, i, j, c1, c2, 0)
             if distance > 0 and s.states[i, j] != UNREACHABLE:
                 if s.states[i, j] == LABELLED:
-                    d1, d2, found = np.int64(s.labels[i, j, 1]) - c1, np.int64(s.labels[i, j, 2]) - c2, True
+                    d1, d2 = int(np.int64(s.labels[i, j, 1])) - c1, int(np.int64(s.labels[i, j, 2])) - c2
+                    found = True
                 else:
                     d1, d2, found = _nearest_chroma(s, i, j, c1, c2)
                 if found:

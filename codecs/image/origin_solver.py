@@ -64,7 +64,7 @@ def solve(rgb: Bytes, lattice: Lattice, upsampler: Upsampler) -> Solution:
 def explained(labels: Bytes, labelled: NDArray[np.bool_], upsampler: Upsampler) -> float:
     """Return which share of labels [n, H, W, 3] of `n` windows the upsampler gives from those nearest to its samples.
 
-    Only labelled pixels count that do not touch a window's edge, and that depend on samples with labels alone. 0 if there are few.
+    Only labelled pixels count that do not touch a window's edge, and depend on samples with labels alone. 0 if there are few.
     """
     right, counted = 0, 0
     for window, seen in zip(labels, labelled, strict=True):
