@@ -144,12 +144,16 @@ def find_origin(rgb: Bytes) -> Origin | None:
     colours = np.unique(windows[colourful & unclipped], axis=0)
     if len(colours) < FEWEST:
         return None
+    found = []
     for kind in range(len(KINDS)):
         if _on_lattice(colours[None], _lattice(kind))[1].mean() >= ALMOST_ALL:
             origin = _placed(windows, kind)
             if origin is not None:
-                return origin
-    return None
+                found.append(origin)
+                if origin.subsampled_y and origin.subsampled_x:
+                    break
+    # where chroma is whole, any kind with this lattice explains everything: another may do with fewer samples
+    return max(found, key=lambda origin: origin.subsampled_y + origin.subsampled_x, default=None)
 
 
 def _placed(windows: Bytes, kind: int) -> Origin | None:
@@ -184,11 +188,11 @@ def _starts(size: int, window: int, count: int) -> list[int]:
     return sorted({(size - window) * k // max(count - 1, 1) // 2 * 2 for k in range(count)})
 
 
-def split(rgb: Bytes, origin: Origin) -> Parts:
+def split(rgb: Bytes, origin: Origin, thorough: bool = True) -> Parts:
     """Take a picture uint8 [H, W, 3] apart; `join` of the result returns it exactly, whatever its true origin."""
     rgb = np.ascontiguousarray(rgb)
     upsampler = origin.upsampler(rgb.shape[:2])
-    solution = solve(rgb, origin.lattice, upsampler)
+    solution = solve(rgb, origin.lattice, upsampler, thorough)
     predicted = _predicted(solution.y, solution.base[0], solution.base[1], origin.lattice, upsampler)[0]
     shifts = solution.shifts[solution.modes == SHIFTED] & 255
     corrections = Corrections(solution.modes, shifts.astype(np.uint8), rgb[solution.modes == RAW])

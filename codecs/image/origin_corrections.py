@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from ...entropy.adaptive_binary import decode_integers, encode_integers
 from ...entropy.errors import SymbolsCorrupt
-
 from ..errors import CorruptStream
 from .origin_lattice import Bytes
 from .origin_search import RAW, SHIFTED
