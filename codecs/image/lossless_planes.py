@@ -50,7 +50,7 @@ def _predictors(*shapes: tuple[int, int, int, float, int]) -> tuple[tuple[Neighb
 
 
 THOROUGHNESS = {
-    1: Thoroughness(_predictors(), 1, 4, 1),
+    1: Thoroughness(_predictors(), 1, 2, 1),
     2: Thoroughness(_predictors(), 2, 8, 1),
     3: Thoroughness(_predictors(), 5, 14, 3),
     4: Thoroughness(_predictors((10, 4, 3, 0.85, 1)), 3, 8, 3),
@@ -60,7 +60,7 @@ THOROUGHNESS = {
     8: Thoroughness(_predictors((14, 7, 6, 0.85, 0), (7, 4, 3, 0.75, 0)), 4, 14, 3),
     9: Thoroughness(_predictors((18, 9, 8, 0.88, 0), (10, 5, 4, 0.8, 0), (7, 3, 3, 0.7, 0)), 5, 14, 3),
 }
-BAND = 16  # rows between reports of progress
+BAND = 32  # rows between reports of progress
 
 
 def _with_margins(stack: Sequence[Plane]) -> Plane:

@@ -176,7 +176,7 @@ LUMA_LAYERS, CHROMA_LAYERS = (Layer(0, ()),), (Layer(1, (0,)), Layer(2, (1, 0)))
 
 
 def _encode_origin(pixels: Samples, origin: Origin, effort: int, progress: Progress | None) -> bytes:
-    parts = split(np.ascontiguousarray(pixels[..., :3], np.uint8), origin)
+    parts = split(np.ascontiguousarray(pixels[..., :3], np.uint8), origin, thorough=effort > 2)
     luma = encode_layers([parts.y.astype(np.int32)], LUMA_LAYERS, 255, effort, progress)
     stack = [_smaller_luma(parts.y, origin, parts.c1.shape), parts.c1.astype(np.int32), parts.c2.astype(np.int32)]
     chroma = encode_layers(stack, CHROMA_LAYERS, 255, effort)

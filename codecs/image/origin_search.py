@@ -42,7 +42,6 @@ ROUGH = 16  # cost of a base sample that lies one away from its neighbours' mean
 NEAR = 2  # and when it is adjusted how far from what it was
 SLACK = 1  # how far a chain may move a base sample
 RINGS = 6  # how far from the upsampled chroma a clipped pixel's own may lie before it counts as raw
-GROWTH = 8  # how far a grown base sample may lie from the mean of its neighbours
 
 
 class Evidence(NamedTuple):
@@ -176,7 +175,7 @@ def _fit(base: Bytes, known: Bytes, s: Evidence, k: int, m: int, limit: int) -> 
 
 
 @_compiled
-def grow(base: Bytes, known: Bytes, s: Evidence) -> None:
+def grow(base: Bytes, known: Bytes, s: Evidence, radius: int) -> None:
     """Set the unknown samples of base [2, h2, w2] from the known ones [h2, w2] on, each as near its neighbours as fits."""
     height, width = known.shape
     queue, queued = np.empty(height * width, dtype=np.int64), known.copy()
@@ -202,7 +201,7 @@ def grow(base: Bytes, known: Bytes, s: Evidence) -> None:
                     sum2 += int(np.int64(base[1, a, b]))
         if not known[k, m]:
             known[k, m] = 1
-            _place(base, known, s, k, m, (sum1 + count // 2) // count, (sum2 + count // 2) // count, GROWTH)
+            _place(base, known, s, k, m, (sum1 + count // 2) // count, (sum2 + count // 2) // count, radius, True)
 
 
 @_compiled
@@ -223,7 +222,7 @@ def _roughness(base: Bytes, known: Bytes, k: int, m: int) -> int:
 
 
 @_compiled
-def _place(base: Bytes, known: Bytes, s: Evidence, k: int, m: int, c1: int, c2: int, radius: int) -> None:
+def _place(base: Bytes, known: Bytes, s: Evidence, k: int, m: int, c1: int, c2: int, radius: int, growing: bool) -> None:
     """Set base sample (k, m) to the pair that fits best: one near (c1, c2), or one that makes a labelled pixel right."""
     base[0, k, m], base[1, k, m] = c1, c2
     chosen1, chosen2, top, left = c1, c2, s.rows_reach[k, 0], s.columns_reach[m, 0]
@@ -240,10 +239,13 @@ def _place(base: Bytes, known: Bytes, s: Evidence, k: int, m: int, c1: int, c2: 
             radius, c1, c2 = 1, chosen1, chosen2
             c1 += int((np.int64(s.labels[i, j, 1]) - _sample(base, 0, s, i, j)) * 16 // weight)
             c2 += int((np.int64(s.labels[i, j, 2]) - _sample(base, 1, s, i, j)) * 16 // weight)
-        size = 2 * radius + 1
-        for n in range(size * size):
-            d1, d2 = n // size - radius, n % size - radius
-            if 0 <= c1 + d1 < 256 and 0 <= c2 + d2 < 256:
+        for ring in range(radius + 1):
+            if turn == 0 and growing and best < ROUGH * (ring - 1):
+                break  # further from the neighbours' mean everything is rougher than that
+            for n in range((2 * ring + 1) * (2 * ring + 1)):
+                d1, d2 = n // (2 * ring + 1) - ring, n % (2 * ring + 1) - ring
+                if max(abs(d1), abs(d2)) < ring or not (0 <= c1 + d1 < 256 and 0 <= c2 + d2 < 256):
+                    continue
                 base[0, k, m], base[1, k, m] = c1 + d1, c2 + d2
                 cost = _roughness(base, known, k, m)
                 if cost < best:
@@ -264,7 +266,7 @@ def adjust(base: Bytes, free: Bytes, s: Evidence) -> None:
         at = n if n < height * width else 2 * height * width - 1 - n
         k, m = at // width, at % width
         if free[k, m] and _roughness(base, known, k, m) + _fit(base, known, s, k, m, ROUGH) >= ROUGH:
-            _place(base, known, s, k, m, int(np.int64(base[0, k, m])), int(np.int64(base[1, k, m])), NEAR)
+            _place(base, known, s, k, m, int(np.int64(base[0, k, m])), int(np.int64(base[1, k, m])), NEAR, False)
 
 
 @_compiled
@@ -379,6 +381,9 @@ def explain(s: Evidence, base: Bytes, y: Bytes, modes: Bytes, differences: NDArr
     for i in range(y.shape[0]):
         for j in range(y.shape[1]):
             c1, c2 = _sample(base, 0, s, i, j), _sample(base, 1, s, i, j)
+            if s.states[i, j] == LABELLED and s.labels[i, j, 1] == c1 and s.labels[i, j, 2] == c2:
+                y[i, j] = s.labels[i, j, 0]
+                continue
             low, high, distance = _luma_range(s, i, j, c1, c2, 0)
             if distance > 0 and s.states[i, j] != UNREACHABLE:
                 if s.states[i, j] == LABELLED:

@@ -72,8 +72,9 @@ def _find_slots(
     slots, big = model.slots, np.int64(1) << 18
     slots[0] = other * big + second
     slots[1] = activity * 4 + quarter
-    slots[2] = missed * 8 + coarse
-    slots[3] = six * 8 + coarse
+    if slots.size > 2:
+        slots[2] = missed * 8 + coarse
+        slots[3] = six * 8 + coarse
     if slots.size > 4:
         slots[4] = along * big + west - c
         slots[5] = over * big + north - c

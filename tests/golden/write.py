@@ -31,6 +31,11 @@ STREAMS: dict[str, tuple[str, dict[str, object]]] = {
     "webp-lossless": ("webp", {"lossless": True}),
     "avif-lossless": ("avif", {"lossless": True}),
     "jxl-lossless": ("jxl", {"lossless": True}),
+    "image-lossless-1": ("image-lossless", {"lossless": True, "effort": 1}),
+    "image-lossless-5": ("image-lossless", {"lossless": True, "effort": 5}),
+    "image-lossless-9": ("image-lossless", {"lossless": True, "effort": 9}),
+    "image-lossless-origin": ("image-lossless", {"lossless": True}),
+    "image-lossless-flat": ("image-lossless", {"lossless": True}),
     "image-circuit-photos": ("image-circuit", {"lossless": True}),
     "image-circuit-digits": ("image-circuit", {"lossless": True, "model": "digits"}),
     "image-circuit-fashion": ("image-circuit", {"lossless": True, "model": "fashion"}),
@@ -41,12 +46,18 @@ SMALL = {"image-circuit-digits": "digits", "image-circuit-fashion": "clothes"}  
 
 
 def source(name: str = "") -> Image:
-    """The picture in a stream: 64 x 96 pixels of a photograph, with some detail; small pictures for circuits of such."""
+    """The picture in a stream: 64 x 96 pixels of a photograph, with some detail; small pictures for circuits of such.
+
+    The upper part of the photograph has an origin that `image-lossless` recovers; most of the lower is too bright for that.
+    """
     if small := SMALL.get(name):
         strip = media.read((FOLDER.parent / "media" / f"{small}.png").read_bytes())
         return Pictures(strip.array.reshape(-1, 28, 28)[:6].copy())
     photograph = media.read((FOLDER.parent / "media" / "photograph.png").read_bytes())
-    return Image(photograph.array[-64:, -96:].copy())
+    if name == "image-lossless-origin":
+        return Image(photograph.array[:64, :96].copy())
+    pixels = photograph.array[-64:, -96:].copy()
+    return Image(pixels // 128 * 128 if name == "image-lossless-flat" else pixels)
 
 
 def pixel_digest(image: Image) -> str:
