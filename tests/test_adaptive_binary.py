@@ -8,9 +8,11 @@ from hypothesis.extra.numpy import arrays
 from laconic.entropy.adaptive_binary import (
     decode_bit,
     decode_integers,
+    decode_probability,
     decode_uniform,
     encode_bit,
     encode_integers,
+    encode_probability,
     encode_uniform,
     finish_decoding,
     finish_encoding,
@@ -116,6 +118,40 @@ def test_kernels_of_codecs_call_the_coder() -> None:
         assert decode_bit(coder, coded, contexts, i % 4) == bit
         assert decode_uniform(coder, coded, 32) == i
     finish_decoding(coder, coded)
+
+
+def coded_with(bits: np.ndarray, probabilities: np.ndarray) -> bytes:
+    """Code bits with given probabilities of a one, of 2**16."""
+    coder, out = start_encoding(), np.zeros(64 + 3 * bits.size, dtype=np.uint8)
+    for bit, p in zip(bits.tolist(), probabilities.tolist(), strict=True):
+        encode_probability(coder, out, p, bit)
+    return out[: finish_encoding(coder, out)].tobytes()
+
+
+def decoded_with(coded: bytes, probabilities: np.ndarray) -> list[int]:
+    array = np.frombuffer(coded, dtype=np.uint8)
+    coder = start_decoding(array)
+    bits = [decode_probability(coder, array, p) for p in probabilities.tolist()]
+    finish_decoding(coder, array)
+    return bits
+
+
+@given(st.lists(st.tuples(st.integers(1, 65535), st.integers(0, 1)), max_size=300))
+@settings(max_examples=100, deadline=None)
+def test_bits_with_given_probabilities_round_trip(cases: list[tuple[int, int]]) -> None:
+    probabilities, bits = np.array([p for p, _ in cases], int), np.array([bit for _, bit in cases], int)
+    assert decoded_with(coded_with(bits, probabilities), probabilities) == bits.tolist()
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 65535), (30_000, 36_000), (1, 400), (65_000, 65_535)])
+def test_bits_cost_what_their_probabilities_say(low: int, high: int) -> None:
+    rng = np.random.default_rng(low)
+    probabilities = rng.integers(low, high, 60_000, endpoint=True)
+    bits = (rng.random(probabilities.size) * 65536 < probabilities).astype(int)
+    coded = coded_with(bits, probabilities)
+    ideal = -np.log2(np.where(bits == 1, probabilities, 65536 - probabilities) / 65536).sum()
+    assert abs(8 * len(coded) - ideal) < 0.001 * ideal + 16
+    assert decoded_with(coded, probabilities) == bits.tolist()
 
 
 def test_an_output_that_is_too_short_is_counted_not_overrun() -> None:

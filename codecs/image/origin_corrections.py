@@ -64,6 +64,8 @@ def decode(coded: bytes, clipped: NDArray[np.bool_]) -> Corrections:
     if len(coded) < LENGTHS.size:
         raise CorruptStream("the corrections of a picture's origin end too early")
     ends = np.cumsum([LENGTHS.size, *LENGTHS.unpack(coded[: LENGTHS.size])])
+    if ends[-1] > len(coded):
+        raise CorruptStream("the corrections of a picture's origin end too early")
     runs = [coded[ends[0] : ends[1]], coded[ends[1] : ends[2]], coded[ends[2] :]]
     segments, modes = _segments(clipped.shape), np.zeros(clipped.size, dtype=np.uint8)
     try:
