@@ -48,14 +48,14 @@ SMALL = {"image-circuit-digits": "digits", "image-circuit-fashion": "clothes"}  
 def source(name: str = "") -> Image:
     """The picture in a stream: 64 x 96 pixels of a photograph, with some detail; small pictures for circuits of such.
 
-    The upper part of the photograph has an origin that `image-lossless` recovers; most of the lower is too bright for that.
+    Part of the photograph has an origin that `image-lossless` recovers; the rest is too bright for that.
     """
     if small := SMALL.get(name):
         strip = media.read((FOLDER.parent / "media" / f"{small}.png").read_bytes())
         return Pictures(strip.array.reshape(-1, 28, 28)[:6].copy())
     photograph = media.read((FOLDER.parent / "media" / "photograph.png").read_bytes())
     if name == "image-lossless-origin":
-        return Image(photograph.array[:64, :96].copy())
+        return Image(photograph.array[32:96, :96].copy())
     pixels = photograph.array[-64:, -96:].copy()
     return Image(pixels // 128 * 128 if name == "image-lossless-flat" else pixels)
 
