@@ -230,7 +230,7 @@ def run_jobs(
 ) -> Iterator[P]:
     """Yield the point of every job, known ones first, and keep new ones in the cache.
 
-    The work is done in `processes` new processes, each of which calls `start(*given)` first; this process keeps its own settings.
+    The work is done in `processes` new processes, each of which calls `start(*given)` first; this one keeps its own settings.
     """
     points = {job.key: known.get(job.key) for job in jobs}
     yield from (point for point in points.values() if point is not None)

@@ -3,9 +3,9 @@
     python -m laconic.bench.lossless --pictures KODAK -o OUT [--docs docs/benchmarks.md]
 
 writes `results.json`, `table.md` and `lossless.svg` into OUT. Sizes are of real files, each decoded from its bytes and compared
-sample by sample; ours count with the whole .lcn file, the others with their own format's bytes. Times are of the way from pixels
-to bytes and back on one thread, warm. Rows called "RGB" code the colours as they are, without looking for the planes that they
-were made from (docs/codecs/image-lossless.md). Points are kept in `OUT/points.jsonl`: an interrupted run continues.
+sample by sample; ours count with the whole .lcn file, the others with their own format's bytes. Times are of the way from
+pixels to bytes and back on one thread, warm. Rows called "RGB" code the colours as they are, without looking for the planes
+that they were made from (docs/codecs/image-lossless.md). Points are kept in `OUT/points.jsonl`: an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -227,8 +227,8 @@ def _write(
     content = {**facts, "rows": [asdict(row) for row in rows], "points": [asdict(point) for point in points]}
     (out / "results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     table = markdown_table(rows) + (
-        f"\n{len(paths)} pictures ({paths[0].name} to {paths[-1].name}), {facts['date']}, {facts['processor']}, one thread in each "
-        f"of {jobs} processes at once, load average {facts['load_average']:.1f}; "
+        f"\n{len(paths)} pictures ({paths[0].name} to {paths[-1].name}), {facts['date']}, {facts['processor']}, one thread in "
+        f"each of {jobs} processes at once, load average {facts['load_average']:.1f}; "
         f"{', '.join(f'{name} {number}' for name, number in versions().items())}.\n"
     )
     (out / "table.md").write_text(table, encoding="utf-8")

@@ -69,8 +69,9 @@ class Catalogue:
 def open_catalogue(settings: ServiceSettings, log: Log) -> Catalogue:
     """Open every allowed codec and code a small picture with it both ways, so that first requests find kernels compiled.
 
-    Those of `WARMED_LATE` are only opened: `warm_late` does the rest while others are served already. A codec that does not open is logged and left out. Raises `DeviceUnavailable` for a device that is absent or not exact,
-    `WeightsMissing` when no codec is left. Sets torch's threads for the calling thread.
+    Those of `WARMED_LATE` are only opened: `warm_late` does the rest while others are served already. A codec that does not
+    open is logged and left out. Raises `DeviceUnavailable` for a device that is absent or not exact, `WeightsMissing` when no
+    codec is left. Sets torch's threads for the calling thread.
     """
     import torch  # heavy: after the process listens
 

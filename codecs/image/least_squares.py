@@ -134,7 +134,7 @@ def _solve(system: Floats, n: int, weights: Floats) -> None:
 
 
 @inlined
-def _dot(a: Floats, b: Floats) -> float:
+def _dot(a: Floats, b: Floats) -> np.float32:
     """Return the inner product of two rows, whose length is a multiple of 4."""
     s = t = u = v = ZERO
     for i in range(0, a.size, 4):

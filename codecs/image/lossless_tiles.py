@@ -154,8 +154,8 @@ def _decode_planes(reader: _Reader, shape: tuple[int, int, int], depth: int, eff
     alpha = [found[-1]] if channels in (2, 4) else []
     order = [found[0]] * len(CHANNELS[channels]) if colours == 1 else found[:3]
     placed = [order[CHANNELS[channels].index(c)] for c in range(len(order))]
-    pixels: Samples = np.stack(placed + alpha, axis=2).astype(np.uint8 if depth == 8 else np.uint16)
-    return pixels
+    pixels = np.stack(placed + alpha, axis=2)
+    return pixels.astype(np.uint8) if depth == 8 else pixels.astype(np.uint16)
 
 
 def _smaller_luma(y: NDArray[np.uint8], origin: Origin, shape: tuple[int, int]) -> Plane:

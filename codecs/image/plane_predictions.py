@@ -28,7 +28,8 @@ def predict_by_formulas(model: Model, first: int, s: Planes, p: int, before: Int
 def activity_of(model: Model, k: int, row: int, x: int) -> float:
     """Return the weighted sum of a prediction's absolute errors at the neighbours, weights summing to 7."""
     here, above = model.errors[k, row], model.errors[k, 1 - row]
-    return 2.0 * (here[x - 1] + above[x]) + above[x - 1] + above[x + 1] + here[x - 2]
+    activity: float = 2.0 * (here[x - 1] + above[x]) + above[x - 1] + above[x + 1] + here[x - 2]
+    return activity
 
 
 @inlined
