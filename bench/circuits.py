@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..codecs import compress, media
 from ..codecs.codec import Progress
-from ..codecs.errors import InvalidSettings, LaconicError
+from ..codecs.errors import InvalidSettings
 from ..codecs.image import writers
 from ..codecs.image.circuit import CircuitSettings, ImageCircuit
 from ..codecs.image.idx import read_idx
@@ -33,7 +32,7 @@ from ..codecs.registry import open_codec
 from ..codecs.signals import Pictures
 from .image import processor
 from .image_points import versions
-from .progress import shown_progress
+from .program import run_program
 from .sections import replace_section
 
 __all__ = ["DOCS_BEGIN", "DOCS_END", "Measured", "main", "run"]
@@ -221,15 +220,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, nargs="+", default=(1, 2), help="numbers of threads to time with")
     parser.add_argument("--no-peers", dest="peers", action="store_false", help="leave PNG, WebP and JPEG XL out")
     parser.add_argument("--docs", type=Path, help="Markdown file whose marked section is replaced")
-    options = vars(parser.parse_args(None if arguments is None else list(arguments)))
-    try:
-        with shown_progress() as progress:
-            run(**options, progress=progress)
-    except LaconicError as error:
-        print(f"{error.code}: {error}", file=sys.stderr)
-        return 1
-    print((options["out"] / "table.md").read_text(encoding="utf-8"), end="")
-    return 0
+    return run_program(run, parser, arguments)
 
 
 if __name__ == "__main__":

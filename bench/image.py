@@ -12,21 +12,20 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ..codecs.codec import Progress
-from ..codecs.errors import InvalidSettings, LaconicError
+from ..codecs.errors import InvalidSettings
 from ..codecs.registry import codec_class, codec_ids
 from .image_anchors import load_anchors
 from .image_points import Job, Point, PointCache, Scalar, make_job, measure_all, versions, weights_digests
 from .image_report import write_report
 from .image_results import Curve, Results, averaged, compare
 from .image_timing import TIMED_NEAR, Timing, TimingJob, time_jobs
-from .progress import shown_progress
+from .program import run_program
 
 __all__ = ["main", "processor", "run"]
 
@@ -209,15 +208,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run from the command line; prints the table and returns the exit code."""
-    options = vars(_parser().parse_args(None if arguments is None else list(arguments)))
-    try:
-        with shown_progress() as progress:
-            run(**options, progress=progress)
-    except LaconicError as error:
-        print(f"{error.code}: {error}", file=sys.stderr)
-        return 1
-    print((options["out"] / "table.md").read_text(encoding="utf-8"), end="")
-    return 0
+    return run_program(run, _parser(), arguments)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,10 @@ import argparse
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import cast
@@ -29,7 +27,7 @@ import numpy as np
 
 from ..codecs import compress, container
 from ..codecs.codec import Progress
-from ..codecs.errors import InvalidSettings, LaconicError
+from ..codecs.errors import InvalidSettings
 from ..codecs.image.lossless import ImageLossless, LosslessSettings
 from ..codecs.registry import codec_ids
 from ..codecs.signals import Image
@@ -37,7 +35,7 @@ from .image import PICTURES, processor
 from .image_points import Cache, file_digest, run_jobs, source_digest, versions
 from .image_report import KODAK
 from .pictures import load_picture, set_threads
-from .progress import shown_progress
+from .program import run_program
 from .sections import replace_section
 
 __all__ = ["DOCS_BEGIN", "DOCS_END", "Point", "Row", "main", "run"]
@@ -162,20 +160,22 @@ def _key(picture: Path, row: str) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-@cache
-def _warm_up(row: str) -> None:
-    """Compile a row's kernels and load its libraries, on pictures that go each of the codec's ways."""
-    ramp = np.add.outer(np.arange(64), np.arange(64))
-    textured = np.stack([ramp, ramp * ramp % 97, ramp * 5 % 61], axis=2).astype(np.uint8)
-    for array in (textured, np.zeros_like(textured)):
-        data, decode = ROWS[row](Image(array))
-        decode(data)
+_warm: set[str] = set()  # rows that this process has measured before
+
+
+def _warm_up(row: str, picture: Image) -> None:
+    """Compile a row's kernels and load its libraries, on a flat picture and on the first one that will be measured."""
+    if row not in _warm:
+        for first in (picture, Image(np.zeros((64, 64, 3), np.uint8))):
+            data, decode = ROWS[row](first)
+            decode(data)
+        _warm.add(row)
 
 
 def _measure(job: Job) -> Point:
     """Encode, decode from the bytes, compare; raises RuntimeError where the picture does not come back."""
-    _warm_up(job.row)
     picture = load_picture(job.picture)
+    _warm_up(job.row, picture)
     started = time.perf_counter()
     data, decode = ROWS[job.row](picture)
     encoded = time.perf_counter()
@@ -251,15 +251,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run from the command line; prints the table and returns the exit code."""
-    options = vars(_parser().parse_args(None if arguments is None else list(arguments)))
-    try:
-        with shown_progress() as progress:
-            run(**options, progress=progress)
-    except LaconicError as error:
-        print(f"{error.code}: {error}", file=sys.stderr)
-        return 1
-    print((options["out"] / "table.md").read_text(encoding="utf-8"), end="")
-    return 0
+    return run_program(run, _parser(), arguments)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from torch import Tensor
 from laconic.codecs.image.circuit_blocks import BLOCK, CHANNELS, WINDOW, windows
 from laconic.codecs.image.circuit_residual import best_transform, split_colours, to_residuals
 from laconic.codecs.image.idx import read_idx
+
+from .archives import read_archives
 
 __all__ = ["HELD_OUT_PHOTOS", "Source", "read_photos", "read_small"]
 
@@ -48,13 +49,8 @@ def read_photos(folder: Path, blocks: int) -> Source:
     Those of the photographs held out come last: as many as `image_circuit.VALIDATION` asks for come from there.
     """
     generator = np.random.default_rng(0)
-    members: dict[str, bytes] = {}
-    for path in sorted(folder.glob("*.tar")):
-        with tarfile.open(path) as tar:
-            for member in tar.getmembers():
-                if member.isfile():
-                    members[member.name] = tar.extractfile(member).read()  # type: ignore[union-attr]
-    names = sorted(members)
+    members = read_archives(folder)
+    names = list(members)
     kept, held_out = names[:-HELD_OUT_PHOTOS], names[-HELD_OUT_PHOTOS:]
     training = [_windows(members[name], max(1, blocks // len(kept)), generator) for name in kept]
     x = np.concatenate(training)

@@ -17,7 +17,6 @@ import io
 import json
 import math
 import platform
-import tarfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +32,8 @@ from laconic.codecs.image.fixed_point import FixedPointConv2d
 from laconic.codecs.image.transform_context import SCALE_MAX, SCALE_MIN, normalised
 from laconic.codecs.image.transform_networks import QUALITY_MAX, Coded, TransformModel
 from laconic.codecs.image.transform_spec import TransformSpec
+
+from .archives import read_archives
 
 LAMBDA_MIN, LAMBDA_MAX = 0.0012, 1.0  # rate-distortion weights of quality 0 and 100, per squared grey level
 PIXEL_UNIT = 64.0  # grey levels per unit of the networks
@@ -57,15 +58,9 @@ class Schedule:
 
 def read_photos(folder: Path) -> tuple[list[Tensor], list[Tensor]]:
     """Return training and validation pictures as uint8 tensors (3, H, W), each at least 128 on its shorter side."""
-    members: dict[str, bytes] = {}
-    for path in sorted(folder.glob("*.tar")):
-        with tarfile.open(path) as tar:
-            for member in tar.getmembers():
-                if member.isfile():
-                    members[member.name] = tar.extractfile(member).read()  # type: ignore[union-attr]
     pictures = []
-    for name in sorted(members):
-        array = np.asarray(Image.open(io.BytesIO(members[name])).convert("RGB"))
+    for content in read_archives(folder).values():
+        array = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
         pictures.append(torch.from_numpy(array.copy()).permute(2, 0, 1).contiguous())
     usable = [p for p in pictures if min(p.shape[1:]) >= 128]
     return usable[:-VALIDATION], usable[-VALIDATION:]

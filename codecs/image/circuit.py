@@ -98,7 +98,7 @@ class ImageCircuit:
 
     def decode(self, stream: Stream, progress: Progress | None = None) -> Image:
         """Restore; raises `CorruptStream`, and `InvalidSettings` where known samples are missing or differ."""
-        model, count = check_stream(stream)
+        model, count = _check_stream(stream)
         height, width = stream.shape[:2]
         if model.spec["kind"] == "pictures":
             array = self._decode_pictures(stream, model, count, progress)
@@ -151,7 +151,7 @@ class ImageCircuit:
         return results
 
 
-def check_stream(stream: Stream) -> tuple[LoadedCircuit, int]:
+def _check_stream(stream: Stream) -> tuple[LoadedCircuit, int]:
     """Return the circuit of a stream whose header makes sense and its number of pictures (0: one picture of any size)."""
     if len(stream.weights) != 1 or stream.bit_depth != 8 or len(stream.shape) != 3:
         raise CorruptStream("image-circuit codes 8 bits per sample with one circuit")

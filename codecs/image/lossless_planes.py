@@ -29,7 +29,7 @@ class Layer(NamedTuple):
     before: tuple[int, ...]
 
 
-class Thoroughness(NamedTuple):
+class _Thoroughness(NamedTuple):
     """What an effort means: least-squares predictors by number of planes before, distributions, contexts, sets of weights."""
 
     predictors: tuple[tuple[Neighbourhood, ...], ...]
@@ -50,15 +50,15 @@ def _predictors(*shapes: tuple[int, int, int, float, int]) -> tuple[tuple[Neighb
 
 
 THOROUGHNESS = {
-    1: Thoroughness(_predictors(), 1, 2, 1),
-    2: Thoroughness(_predictors(), 2, 8, 1),
-    3: Thoroughness(_predictors(), 5, 14, 3),
-    4: Thoroughness(_predictors((10, 4, 3, 0.85, 1)), 3, 8, 3),
-    5: Thoroughness(_predictors((14, 7, 6, 0.85, 1)), 3, 14, 3),
-    6: Thoroughness(_predictors((14, 7, 6, 0.85, 2)), 3, 14, 3),
-    7: Thoroughness(_predictors((14, 7, 6, 0.85, 0)), 3, 14, 3),
-    8: Thoroughness(_predictors((14, 7, 6, 0.85, 0), (7, 4, 3, 0.75, 0)), 4, 14, 3),
-    9: Thoroughness(_predictors((18, 9, 8, 0.88, 0), (10, 5, 4, 0.8, 0), (7, 3, 3, 0.7, 0)), 5, 14, 3),
+    1: _Thoroughness(_predictors(), 1, 2, 1),
+    2: _Thoroughness(_predictors(), 2, 8, 1),
+    3: _Thoroughness(_predictors(), 5, 14, 3),
+    4: _Thoroughness(_predictors((10, 4, 3, 0.85, 1)), 3, 8, 3),
+    5: _Thoroughness(_predictors((14, 7, 6, 0.85, 1)), 3, 14, 3),
+    6: _Thoroughness(_predictors((14, 7, 6, 0.85, 2)), 3, 14, 3),
+    7: _Thoroughness(_predictors((14, 7, 6, 0.85, 0)), 3, 14, 3),
+    8: _Thoroughness(_predictors((14, 7, 6, 0.85, 0), (7, 4, 3, 0.75, 0)), 4, 14, 3),
+    9: _Thoroughness(_predictors((18, 9, 8, 0.88, 0), (10, 5, 4, 0.8, 0), (7, 3, 3, 0.7, 0)), 5, 14, 3),
 }
 BAND = 32  # rows between reports of progress
 

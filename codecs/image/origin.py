@@ -22,7 +22,7 @@ from .origin_lattice import Bytes, Lattice, jpeg, photocd, webp
 from .origin_search import EXACT, LABELLED, RAW, SHIFTED, label
 from .origin_solver import explained, solve
 
-__all__ = ["Origin", "Parts", "find_origin", "join", "split"]
+__all__ = ["Kind", "Origin", "Parts", "find_origin", "join", "split"]
 
 WINDOW = (16, 96)  # rows and columns that are looked at together when searching
 WINDOWS = (3, 3)  # down and across

@@ -114,4 +114,5 @@ def level(activity: float) -> int:
 
 @inlined
 def clipped(value: int, bound: int) -> int:
+    """Return the value, or the nearer of -bound and bound where it lies beyond."""
     return min(max(value, -bound), bound)
