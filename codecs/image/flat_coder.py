@@ -21,10 +21,10 @@ from ...entropy.adaptive_binary import (
     written,
 )
 from ...entropy.errors import SymbolsCorrupt
-from .flat_pixels import MARGIN, code_pixels, new_model
+from .flat_pixels import MARGIN, NEIGHBOURS, code_pixels, new_model
 from .flat_samples import new_sample_model
 
-__all__ = ["decode_flat", "encode_flat", "flatness"]
+__all__ = ["decode_flat", "encode_flat", "expected_size", "flatness"]
 
 Samples = NDArray[Any]
 Colours = NDArray[np.int64]
@@ -43,6 +43,25 @@ def flatness(pixels: Samples) -> float:
     same[1:, 1:] |= colours[1:, 1:] == colours[:-1, :-1]
     same[1:, :-1] |= colours[1:, :-1] == colours[:-1, 1:]
     return float(np.count_nonzero(same)) / same.size
+
+
+def expected_size(pixels: Samples, others: int) -> float:
+    """Return about how many bytes whole colours take, for a picture that another way coded in `others` bytes.
+
+    Which neighbour a pixel equals costs the entropy of that in its surroundings, and a pixel that equals none the other way's
+    mean. That is too much where things repeat (`encode_flat` finds earlier copies), and seldom too little.
+    """
+    colours = np.pad(_packed(pixels), ((2, 0), (2, 1)))
+    here, west, far_west = colours[2:, 2:-1], colours[2:, 1:-2], colours[2:, :-3]
+    north, north_west, north_east, far_north = colours[1:-1, 2:-1], colours[1:-1, 1:-2], colours[1:-1, 3:], colours[:-2, 2:-1]
+    pairs = ((west, north), (west, north_west), (north, north_west), (north, north_east), (west, far_west), (north, far_north))
+    surroundings = sum((a == b).astype(np.int64) << k for k, (a, b) in enumerate(pairs))
+    equal = np.select([here == west, here == north, here == north_west, here == north_east], range(NEIGHBOURS), NEIGHBOURS)
+    choices = NEIGHBOURS + 1
+    counts = np.bincount((surroundings * choices + equal).ravel(), minlength=choices << len(pairs)).reshape(-1, choices)
+    totals = counts.sum(axis=1, keepdims=True)
+    bits = float((counts * np.log2(np.maximum(totals, 1) / np.maximum(counts, 1))).sum())
+    return bits / 8 + others * float(counts[:, NEIGHBOURS].sum()) / here.size
 
 
 def _packed(pixels: Samples) -> Colours:

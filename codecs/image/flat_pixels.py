@@ -22,7 +22,7 @@ from ...entropy.kernels import inlined, kernel
 from ...entropy.logistic_mixing import adapt, confidence, learn, mix, new_cells, probability_16, squash
 from .flat_samples import MULTIPLIER, SampleModel, code_samples, hashed
 
-__all__ = ["MARGIN", "Model", "code_pixels", "new_model"]
+__all__ = ["MARGIN", "NEIGHBOURS", "Model", "code_pixels", "new_model"]
 
 Colours = NDArray[np.int64]
 Cells = NDArray[np.int32]

@@ -15,7 +15,7 @@ from ...entropy.errors import SymbolsCorrupt
 from ..codec import Progress
 from ..errors import CorruptStream
 from ..signals import Samples
-from .flat_coder import decode_flat, encode_flat, flatness
+from .flat_coder import decode_flat, encode_flat, expected_size, flatness
 from .lossless_planes import Layer, Plane, decode_layers, encode_layers
 from .origin import Origin, Parts, join, split
 
@@ -27,6 +27,7 @@ GREEN, RED, BLUE = 0, 1, 2  # order of coding, which is that of the stack
 CHANNELS = {1: (0,), 2: (0,), 3: (1, 0, 2), 4: (1, 0, 2)}  # of the picture, in the stack's order
 RGB_LAYERS = (Layer(GREEN, ()), Layer(RED, (GREEN,)), Layer(BLUE, (RED, GREEN)))
 MAYBE_FLAT, SURELY_FLAT = 0.25, 0.8  # shares of pixels equal to a neighbour, between which FLAT is tried as well as another way
+WORTH_TRYING = 0.93  # share of the other way's size up to which the one expected of FLAT lets it be tried
 SMALL = 4096  # samples up to which FLAT is always tried
 SPARSE = 0.9  # share of the levels up to the highest that are used, below which only those used are coded
 
@@ -34,15 +35,15 @@ SPARSE = 0.9  # share of the levels up to the highest that are used, below which
 def encode_tile(pixels: Samples, origin: Origin | None, effort: int, progress: Progress | None = None) -> bytes:
     """Code a tile [H, W, C] of 1 to 4 channels, uint8 or uint16; `origin` is that of the whole picture."""
     flat = flatness(pixels)
-    ways = []
-    if flat > MAYBE_FLAT or pixels.size <= SMALL:
-        ways.append(bytes([FLAT]) + encode_flat(pixels))
-    if not ways or flat < SURELY_FLAT:
-        if origin is None:
-            ways.append(bytes([PLANES]) + _encode_planes(pixels, effort, progress))
-        else:
-            ways.append(bytes([ORIGIN]) + _encode_origin(pixels, origin, effort, progress))
-    return min(ways, key=len)
+    if flat >= SURELY_FLAT:
+        return bytes([FLAT]) + encode_flat(pixels)
+    if origin is None:
+        other = bytes([PLANES]) + _encode_planes(pixels, effort, progress)
+    else:
+        other = bytes([ORIGIN]) + _encode_origin(pixels, origin, effort, progress)
+    if pixels.size <= SMALL or (flat > MAYBE_FLAT and expected_size(pixels, len(other)) < WORTH_TRYING * len(other)):
+        return min(bytes([FLAT]) + encode_flat(pixels), other, key=len)
+    return other
 
 
 def decode_tile(
