@@ -210,6 +210,10 @@ def predict(state: LeastSquares, k: int, planes: Planes, p: int, before: Integer
     value = ZERO
     for i in range(at):
         value += weights[i] * sample[i]
+    if value != value:  # not a number: in single precision the equations are singular, as those of stripes may be
+        value = ZERO
+        for i in range(at):
+            weights[i] = ZERO
     return float(base) + float(value / unit)
 
 
