@@ -41,7 +41,11 @@ def encode_tile(pixels: Samples, origin: Origin | None, effort: int, progress: P
         other = bytes([PLANES]) + _encode_planes(pixels, effort, progress)
     else:
         other = bytes([ORIGIN]) + _encode_origin(pixels, origin, effort, progress)
-    if pixels.size <= SMALL or (flat > MAYBE_FLAT and expected_size(pixels, len(other)) < WORTH_TRYING * len(other)):
+    if (
+        pixels.size <= SMALL
+        or len(other) > pixels.nbytes  # noise, which FLAT stores as it is
+        or (flat > MAYBE_FLAT and expected_size(pixels, len(other)) < WORTH_TRYING * len(other))
+    ):
         return min(bytes([FLAT]) + encode_flat(pixels), other, key=len)
     return other
 
