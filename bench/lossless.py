@@ -205,7 +205,7 @@ def _measure(job: Job) -> Point:
     if not np.array_equal(decoded.array, picture.array):
         raise RuntimeError(f"{job.row} does not give {job.picture.name} back")
     return Point(
-        job.key, job.row, job.picture.name, picture.pixels, len(data), round(encoded - started, 4), round(done - encoded, 4)
+        job.key, job.row, job.picture.name, picture.pixels, len(data), round(encoded - started, 7), round(done - encoded, 7)
     )
 
 
