@@ -10,12 +10,14 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from .job_runner import running_jobs
 from .linger import Linger
 from .logs import Log
 from .middleware import Observation
 from .openapi import openapi_schema
 from .problems import answer
 from .routes_coding import router as coding_routes
+from .routes_jobs import router as job_routes
 from .routes_status import router as status_routes
 from .runtime import Runtime
 from .settings import ServiceSettings
@@ -32,7 +34,7 @@ def create_app(settings: ServiceSettings | None = None, log: Log | None = None) 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with runtime.open():
+        async with runtime.open(), running_jobs(runtime):
             yield
 
     app = FastAPI(
@@ -47,6 +49,7 @@ def create_app(settings: ServiceSettings | None = None, log: Log | None = None) 
     )
     app.state.runtime = runtime
     app.include_router(coding_routes)
+    app.include_router(job_routes)
     app.include_router(status_routes)
     app.add_middleware(Observation, runtime=runtime)
     app.add_middleware(Linger)

@@ -22,21 +22,23 @@ __all__ = ["Coder", "DecodeJob", "EncodeJob", "Job", "Outcome"]
 
 @dataclass(frozen=True, eq=False)
 class EncodeJob:
-    """A signal to compress; `abandoned` is set when nobody waits any more."""
+    """A signal to compress; `abandoned` is set when nobody waits any more, `report` hears of progress where it runs alone."""
 
     request: Request
     batch_key: Hashable | None
     abandoned: threading.Event = field(default_factory=threading.Event)
+    report: Progress | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class DecodeJob:
-    """An .lcn file of `codec` to restore; `abandoned` is set when nobody waits any more."""
+    """An .lcn file of `codec` to restore; `abandoned` and `report` as of `EncodeJob`."""
 
     data: bytes
     codec: str
     batch_key: Hashable | None
     abandoned: threading.Event = field(default_factory=threading.Event)
+    report: Progress | None = None
 
 
 Job = EncodeJob | DecodeJob
@@ -105,7 +107,7 @@ class Coder:
     def _run_alone(self, job: Job) -> Outcome | BaseException:
         began = time.perf_counter()
         try:
-            value = self._code(job, _stop_when_abandoned(job.abandoned))
+            value = self._code(job, _stop_when_abandoned(job))
         except Exception as error:
             if type(error).__name__ == "OutOfMemoryError":  # torch's: the device's memory, not the process's
                 return MemoryError(str(error))
@@ -128,9 +130,11 @@ class Coder:
         return Outcome(value, seconds, {"transform": seconds - entropy, "entropy": entropy})
 
 
-def _stop_when_abandoned(abandoned: threading.Event) -> Callable[[float, str], None]:
+def _stop_when_abandoned(job: Job) -> Callable[[float, str], None]:
     def progress(part: float, stage: str) -> None:
-        if abandoned.is_set():
+        if job.abandoned.is_set():
             raise Cancelled(f"nobody waits any more ({stage}, {part:.0%})")
+        if job.report is not None:
+            job.report(part, stage)
 
     return progress

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 from starlette.types import Receive
@@ -25,13 +26,22 @@ T = TypeVar("T")
 
 
 class Exchange:
-    """One request's way through the service; `spans` are the seconds it spent in each part."""
+    """One request's way through the service, or one background job's.
 
-    def __init__(self, runtime: Runtime) -> None:
+    `spans` are the seconds it spent in each part, `progress` is the part of the codec's work that is done, 0..1.
+    """
+
+    def __init__(self, runtime: Runtime, background: bool = False) -> None:
         self.runtime = runtime
+        self.background = background
+        self.progress = 0.0
         self.spans: dict[str, float] = {}
         self.stage = "waiting"
         self.began = time.perf_counter()
+
+    def place(self) -> AbstractContextManager[None]:
+        """Hold a place in the device's queue for as long as the block lasts; background work needs none."""
+        return nullcontext() if self.background else self.runtime.owner.place()
 
     @asynccontextmanager
     async def room(self, pixels: int) -> AsyncIterator[None]:
@@ -55,13 +65,18 @@ class Exchange:
         self.stage = "waiting for the device"
         began = time.perf_counter()
         try:
-            outcome = await asyncio.wrap_future(self.runtime.owner.submit(job))
+            work = replace(job, report=self._note) if self.background else job
+            outcome = await asyncio.wrap_future(self.runtime.owner.submit(work, self.background))
         except asyncio.CancelledError:
             job.abandoned.set()
             raise
         self._add("queue", min(time.perf_counter(), began + outcome.seconds))
         self.spans |= outcome.spans
         return outcome.value
+
+    def _note(self, part: float, stage: str) -> None:
+        """Keep the codec's progress, on the owner's thread."""
+        self.progress, self.stage = min(max(part, self.progress), 1.0), stage
 
     def _add(self, span: str, began: float) -> None:
         self.spans[span] = self.spans.get(span, 0.0) + time.perf_counter() - began

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from .job_store import STATES, State
+
 __all__ = ["Metrics"]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -33,12 +35,19 @@ class Metrics:
         self.bytes_in = Counter("bytes_in_total", "Bytes of bodies coded", ["codec"], registry=into)
         self.bytes_out = Counter("bytes_out_total", "Bytes of results", ["codec"], registry=into)
         self.decode_errors = Counter("decode_errors_total", "Streams that did not decode", ["kind"], registry=into)
+        self.jobs = Gauge("jobs", "Jobs stored", ["state"], registry=into)
+        self.jobs_ended = Counter("jobs_ended_total", "Attempts at jobs that ended here", ["op", "state"], registry=into)
         for span in SPANS:
             self.spans.labels(span)
 
     def watch_depth(self, depth: Callable[[], int]) -> None:
         """Read `queue_depth` from here whenever metrics are asked for."""
         self.depth.set_function(depth)
+
+    def set_jobs(self, counts: Mapping[State, int]) -> None:
+        """Set the number of jobs in each state."""
+        for state in STATES:
+            self.jobs.labels(state).set(counts.get(state, 0))
 
     def coded(self, codec: str, bytes_in: int, bytes_out: int, spans: Mapping[str, float]) -> None:
         """Count one request that was coded; `spans` are seconds by name."""

@@ -9,9 +9,10 @@ from fastapi.openapi.utils import get_openapi
 
 from . import problems
 from .catalogue import Catalogue
+from .openapi_jobs import JOB_SCHEMAS, describe_jobs, job_accepted, job_headers
 from .problems import PROBLEMS
-from .routes_coding import MEDIA_TYPE, OUTPUT_FORMATS
 from .runtime import Runtime
+from .work import MEDIA_TYPE, OUTPUT_FORMATS
 
 __all__ = ["openapi_schema"]
 
@@ -27,7 +28,7 @@ def openapi_schema(app: FastAPI, runtime: Runtime) -> Schema:
     if app.openapi_schema:
         return app.openapi_schema
     document: Schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-    document.setdefault("components", {})["schemas"] = {"Problem": _problem_schema()}
+    document.setdefault("components", {})["schemas"] = {"Problem": _problem_schema(), **JOB_SCHEMAS}
     paths = document["paths"]
     for path, methods in paths.items():
         for operation in methods.values():
@@ -36,9 +37,13 @@ def openapi_schema(app: FastAPI, runtime: Runtime) -> Schema:
             methods["get"]["responses"].pop("503")
     paths["/metrics"]["get"]["responses"]["200"] = _answer("Prometheus text", "text/plain", {"type": "string"})
     _describe_coding(paths)
+    describe_jobs(paths, _problems, _CODING)
     if not runtime.owner.ready:
         return document
-    paths["/v1/encode"]["post"]["parameters"] = _encode_parameters(runtime.catalogue)
+    options = _encode_parameters(runtime.catalogue)
+    paths["/v1/encode"]["post"]["parameters"] += options
+    callback = _parameter("callback", {"type": "string", "maxLength": 2000}, "URL of a webhook to send when the job is done")
+    paths["/v1/jobs"]["post"]["parameters"] += [*options, callback]
     app.openapi_schema = document
     return document
 
@@ -58,7 +63,10 @@ def _describe_coding(paths: Schema) -> None:
     decode["parameters"] = [
         _parameter("quality", {"type": "integer", "minimum": 0, "maximum": 100}, "of a lossy output format")
     ]
+    encode["parameters"] = []
     for operation in (encode, decode):
+        operation["parameters"] += [_prefer(), *job_headers()]
+        operation["responses"]["202"] = job_accepted("The job that Prefer asked for")
         operation["responses"]["304"] = {"description": "If-None-Match has the ETag that the answer would have"}
     codec["responses"] |= _problems((404,))
     codec["parameters"] = [{"name": "codec", "in": "path", "required": True, "schema": {"type": "string"}}]
@@ -85,6 +93,11 @@ def _encode_parameters(catalogue: Catalogue) -> list[Schema]:
         schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
         parameters.append(_parameter(setting, schema, f"setting of {', '.join(users[setting])}"))
     return parameters
+
+
+def _prefer() -> Schema:
+    schema = {"type": "string", "enum": ["respond-async"]}
+    return _parameter("Prefer", schema, "make a job of the request and answer at once") | {"in": "header"}
 
 
 def _parameter(name: str, schema: Schema, description: str) -> Schema:

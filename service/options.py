@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.datastructures import QueryParams
 
 from ..codecs import compress
+from ..codecs.codec import Codec
 from ..codecs.errors import InvalidSettings
 from ..codecs.settings import make_settings
 from ..codecs.targets import Target
 from .catalogue import Catalogue
 
-__all__ = ["EncodeOptions", "decode_quality", "encode_options", "entity_tag", "no_options"]
+__all__ = ["EncodeOptions", "check_names", "decode_quality", "encode_options", "entity_tag", "no_options", "single_values"]
 
 TARGETS = {"target_psnr": float, "target_bpp": float, "target_bytes": int}
 
@@ -30,7 +31,7 @@ class EncodeOptions:
 
 def encode_options(query: QueryParams, catalogue: Catalogue) -> EncodeOptions:
     """Return the options of /v1/encode; raises `InvalidSettings` that lists the valid names."""
-    given = _single_values(query)
+    given = single_values(query)
     codec = given.pop("codec", compress.AUTO)
     if codec != compress.AUTO and codec not in catalogue.served:
         raise InvalidSettings(f"no codec {codec!r} is served; there are auto, {', '.join(catalogue.served)}")
@@ -38,7 +39,9 @@ def encode_options(query: QueryParams, catalogue: Catalogue) -> EncodeOptions:
     if codec == compress.AUTO:
         codecs = [entry.codec for entry in catalogue.served.values()]
         always = {"lossless" for codec in codecs if codec.lossless}
-        _check_names(given, always | {name for codec in codecs for name in codec.Settings.model_fields})
+        check_names(given, always | {name for codec in codecs for name in codec.Settings.model_fields})
+        for name, text in given.items():
+            _check_value([type(codec) for codec in codecs if name in codec.Settings.model_fields], name, text)
     else:
         make_settings(type(catalogue.served[codec].codec), given)
     return EncodeOptions(codec, given, target)
@@ -46,9 +49,9 @@ def encode_options(query: QueryParams, catalogue: Catalogue) -> EncodeOptions:
 
 def decode_quality(query: QueryParams) -> int | None:
     """Return the quality (0 to 100) of a lossy output file that /v1/decode is asked for, None without one."""
-    given = _single_values(query)
+    given = single_values(query)
     text = given.pop("quality", None)
-    _check_names(given, {"quality"})
+    check_names(given, {"quality"})
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 3 and int(text) <= 100):
@@ -58,7 +61,7 @@ def decode_quality(query: QueryParams) -> int | None:
 
 def no_options(query: QueryParams) -> None:
     """Raise `InvalidSettings` if there is any parameter."""
-    _check_names(_single_values(query), set())
+    check_names(single_values(query), set())
 
 
 def entity_tag(body: bytes, *options: object) -> str:
@@ -69,7 +72,8 @@ def entity_tag(body: bytes, *options: object) -> str:
     return f'"{digest.hexdigest()}"'
 
 
-def _single_values(query: QueryParams) -> dict[str, str]:
+def single_values(query: QueryParams) -> dict[str, str]:
+    """Return the parameters; raises `InvalidSettings` when one is given twice."""
     names = [name for name, _ in query.multi_items()]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -77,11 +81,24 @@ def _single_values(query: QueryParams) -> dict[str, str]:
     return dict(query.multi_items())
 
 
-def _check_names(given: Mapping[str, str], valid: set[str]) -> None:
+def check_names(given: Mapping[str, str], valid: set[str]) -> None:
+    """Raise `InvalidSettings` that lists the valid names for the first that is not one of them."""
     unknown = [name for name in given if name not in valid]
     if unknown:
         there_are = f"there are {', '.join(sorted(valid))}" if valid else "there are none"
         raise InvalidSettings(f"no parameter is called {', '.join(map(repr, unknown))}; {there_are}")
+
+
+def _check_value(codecs: Sequence[type[Codec]], name: str, text: str) -> None:
+    """Raise `InvalidSettings` for a value that no codec takes which has the setting."""
+    refusals = []
+    for codec in codecs:
+        try:
+            make_settings(codec, {name: text})
+        except InvalidSettings as error:
+            refusals.append(error)
+    if refusals and len(refusals) == len(codecs):
+        raise refusals[0]
 
 
 def _target(given: Mapping[str, str]) -> Target | None:

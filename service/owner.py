@@ -33,6 +33,7 @@ R = TypeVar("R")
 class DeviceOwner(Generic[J, R]):
     """Runs jobs in the order they came, on one thread, at most `max_batch` of one key at once.
 
+    Background work has a lane of its own: it runs alone, and only starts while nothing else waits.
     `run` takes the jobs of a batch and returns a result or an exception for each. Jobs whose future was cancelled before
     they started are never run. `prepare` runs first, on the same thread: what it opens stays with the thread.
     """
@@ -49,6 +50,7 @@ class DeviceOwner(Generic[J, R]):
         self._places = settings.queue_size
         self._taken = 0
         self._queue: deque[tuple[J, Future[R]]] = deque()
+        self._background: deque[tuple[J, Future[R]]] = deque()
         self._changed = threading.Condition()
         self._stopping = False
         self._job_s = 0.0  # running mean of the seconds that a job takes
@@ -64,7 +66,7 @@ class DeviceOwner(Generic[J, R]):
         """Cancel what has not started and wait up to `timeout` seconds for what has."""
         with self._changed:
             self._stopping = True
-            for _, future in self._queue:
+            for _, future in [*self._queue, *self._background]:
                 future.cancel()
             self._changed.notify()
         self._thread.join(timeout)
@@ -88,14 +90,14 @@ class DeviceOwner(Generic[J, R]):
             with self._changed:
                 self._taken -= 1
 
-    def submit(self, job: J) -> Future[R]:
-        """Queue a job; whoever submits holds a `place`. Cancel the future to abandon the job."""
+    def submit(self, job: J, background: bool = False) -> Future[R]:
+        """Queue a job; whoever submits it, unless it is background work, holds a `place`. Cancel the future to abandon it."""
         future: Future[R] = Future()
         with self._changed:
             if self._stopping:
                 future.cancel()
                 return future
-            self._queue.append((job, future))
+            (self._background if background else self._queue).append((job, future))
             self._changed.notify()
         future.add_done_callback(self._forget_cancelled)
         return future
@@ -105,6 +107,7 @@ class DeviceOwner(Generic[J, R]):
         if future.cancelled():
             with self._changed:
                 self._queue = deque(entry for entry in self._queue if entry[1] is not future)
+                self._background = deque(entry for entry in self._background if entry[1] is not future)
 
     def _loop(self) -> None:
         try:
@@ -119,9 +122,11 @@ class DeviceOwner(Generic[J, R]):
     def _next_batch(self) -> list[tuple[J, Future[R]]]:
         """Wait for a job, then up to the batch wait for others with its key; empty when the owner stops."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._stopping)
+            self._changed.wait_for(lambda: self._queue or self._background or self._stopping)
             if self._stopping:
                 return []
+            if not self._queue:
+                return [self._background.popleft()]
             batch = [self._queue.popleft()]
             key = batch[0][0].batch_key
             deadline = time.monotonic() + self._wait_s

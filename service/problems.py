@@ -30,14 +30,23 @@ __all__ = [
     "BadRequest",
     "BodyTimeout",
     "ClientGone",
+    "IdempotencyMismatch",
+    "JobCancelled",
+    "JobExpired",
+    "JobLost",
+    "JobNotDone",
     "NoSuchCodec",
+    "NoSuchJob",
     "NotAcceptable",
     "Problem",
     "QueueFull",
+    "RangeNotSatisfiable",
     "RequestTimeout",
+    "StorageFailed",
     "Unavailable",
     "answer",
     "describe",
+    "members",
 ]
 
 MEDIA_TYPE = "application/problem+json"
@@ -97,6 +106,57 @@ class ClientGone(LaconicError):
     code = "client-gone"
 
 
+class NoSuchJob(LaconicError, LookupError):
+    """A path names a job that is not known here, no longer known, or somebody else's."""
+
+    code = "no-such-job"
+
+
+class JobNotDone(LaconicError):
+    """The result is asked for while the job waits or runs; `retry_after` is in seconds."""
+
+    code = "job-not-done"
+    retry_after = 1
+
+
+class JobCancelled(Cancelled):
+    """The job was cancelled by request."""
+
+
+class JobExpired(LaconicError):
+    """The job's result was kept for as long as was promised."""
+
+    code = "job-expired"
+
+
+class JobLost(LaconicError):
+    """The process died in every attempt at the job."""
+
+    code = "job-lost"
+
+
+class IdempotencyMismatch(LaconicError):
+    """An Idempotency-Key comes again with another request."""
+
+    code = "idempotency-mismatch"
+
+
+class RangeNotSatisfiable(LaconicError):
+    """The Range lies outside of a result of `length` bytes."""
+
+    code = "range-not-satisfiable"
+
+    def __init__(self, text: str, length: int) -> None:
+        super().__init__(f"{text!r} is outside of the result, which has {length:,} bytes")
+        self.length = length
+
+
+class StorageFailed(LaconicError):
+    """The folder that keeps the jobs cannot be read or written."""
+
+    code = "storage-failed"
+
+
 @dataclass(frozen=True)
 class Problem:
     """An HTTP status and the title that goes with an error class."""
@@ -111,19 +171,27 @@ PROBLEMS: dict[type[BaseException], Problem] = {
     CorruptStream: Problem(400, "The .lcn file is damaged"),
     TruncatedStream: Problem(400, "The .lcn file ends too early"),
     NoSuchCodec: Problem(404, "No such codec"),
+    NoSuchJob: Problem(404, "No such job"),
     NotAcceptable: Problem(406, "No acceptable output format"),
     BodyTimeout: Problem(408, "The body came too slowly"),
+    JobNotDone: Problem(409, "The job is not done"),
+    JobCancelled: Problem(409, "The job was cancelled"),
+    JobExpired: Problem(410, "The result has expired"),
     LimitExceeded: Problem(413, "The input is too large"),
     UnsupportedMedia: Problem(415, "Unsupported media"),
+    RangeNotSatisfiable: Problem(416, "The range is not in the result"),
     InvalidSettings: Problem(422, "Invalid settings"),
+    IdempotencyMismatch: Problem(422, "The Idempotency-Key belongs to another request"),
     WeightsMissing: Problem(422, "Weights that this needs are not installed here"),
     WeightsMismatch: Problem(422, "The weights installed here are not the ones that this needs"),
     QueueFull: Problem(429, "Too many requests"),
     ClientGone: Problem(499, "The client closed the connection"),
     Exception: Problem(500, "Internal error"),
+    JobLost: Problem(500, "The service died while the job ran"),
     Cancelled: Problem(503, "The work was cancelled"),
     DeviceUnavailable: Problem(503, "The device is not available"),
     MemoryError: Problem(503, "Out of memory"),
+    StorageFailed: Problem(503, "The jobs' storage failed"),
     Unavailable: Problem(503, "The service is not available"),
     RequestTimeout: Problem(504, "The work took too long"),
 }
@@ -145,8 +213,8 @@ def describe(error: BaseException) -> tuple[Problem, str, str]:
     return PROBLEMS[kind], code, "the service's log has the details under this request id"
 
 
-def answer(error: BaseException, instance: str, request_id: str) -> Response:
-    """Return the error as `application/problem+json`, whatever it is."""
+def members(error: BaseException, instance: str, request_id: str) -> dict[str, object]:
+    """Return the members of the error's problem."""
     problem, code, detail = describe(error)
     members: dict[str, object] = {
         "type": f"urn:laconic:problem:{code}",
@@ -157,17 +225,25 @@ def answer(error: BaseException, instance: str, request_id: str) -> Response:
         "code": code,
         "request_id": request_id,
     }
-    headers: dict[str, str] = {}
     if isinstance(error, LimitExceeded | QueueFull):
         members |= {"limit": error.allowed, "actual": error.actual, "setting": _setting(error.setting)}
         members["detail"] = detail.replace(error.setting, _setting(error.setting))
-    if isinstance(error, QueueFull | Unavailable):
+    return members
+
+
+def answer(error: BaseException, instance: str, request_id: str) -> Response:
+    """Return the error as `application/problem+json`, whatever it is."""
+    status = describe(error)[0].status
+    headers: dict[str, str] = {}
+    if isinstance(error, QueueFull | Unavailable | JobNotDone):
         headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, RangeNotSatisfiable):
+        headers["Content-Range"] = f"bytes */{error.length}"
     if isinstance(error, HTTPException) and error.headers:
         headers.update(error.headers)
-    if problem.status in (408, 413):  # the body was not read to its end
+    if status in (408, 413):  # the body was not read to its end
         headers["Connection"] = "close"
-    return Response(json.dumps(members), problem.status, headers, MEDIA_TYPE)
+    return Response(json.dumps(members(error, instance, request_id)), status, headers, MEDIA_TYPE)
 
 
 def _setting(name: str) -> str:

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from .problems import NoSuchCodec
-from .routes_coding import OUTPUT_FORMATS
 from .runtime import Runtime
+from .work import OUTPUT_FORMATS
 
 __all__ = ["router"]
 

@@ -16,6 +16,7 @@ from .body import BodyReader
 from .catalogue import Catalogue, open_catalogue, warm_late
 from .coding import Coder, Job, Outcome
 from .gate import Gate
+from .jobs import Jobs
 from .logs import Log, make_log
 from .metrics import Metrics
 from .owner import DeviceOwner
@@ -47,6 +48,7 @@ class Runtime:
         self.gate = Gate(2 * settings.max_batch, 4 * settings.max_pixels)
         self.owner = DeviceOwner[Job, Outcome](self._run, settings, self._prepare, self.metrics.batch.observe)
         self.metrics.watch_depth(lambda: self.owner.depth)
+        self.jobs = Jobs(settings)
         self.draining = False
         self.in_flight = 0
         self._catalogue: Catalogue | None = None
@@ -95,7 +97,8 @@ class Runtime:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Run the owner and the reading threads."""
+        """Run the owner and the reading threads; raises `InvalidSettings` when jobs cannot be kept where they should be."""
+        self.jobs.open()
         self.owner.start()
         try:
             yield
@@ -103,3 +106,4 @@ class Runtime:
             self.draining = True
             await asyncio.to_thread(self.owner.stop, 1.0)
             self._pool.shutdown(wait=False, cancel_futures=True)
+            self.jobs.close()

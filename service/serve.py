@@ -50,6 +50,7 @@ class DrainingServer(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         self.runtime.draining = True
+        self.runtime.jobs.closing = True  # whoever waits for news of a job goes home within a second
         self._drain_ends = time.monotonic() + self.runtime.settings.drain_seconds
 
     async def on_tick(self, counter: int) -> bool:
@@ -88,6 +89,7 @@ def serve(settings: ServiceSettings | None = None) -> None:
     keep_memory()
     app = create_app(settings)
     server = DrainingServer(app, settings)
+    server.runtime.jobs.open()
     with listen(settings) as listener:
         server.runtime.log.info("listening", url=url_of(listener), settings=settings.model_dump(mode="json"))
         server.run(sockets=[listener])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from ..codecs.errors import InvalidSettings
 
@@ -42,6 +43,14 @@ class ServiceSettings(BaseModel):
     request_timeout_s: float = Field(default=120.0, gt=0, description="from the end of the body to the answer")
     body_timeout_s: float = Field(default=30.0, gt=0, description="time to send the whole body")
     drain_seconds: float = Field(default=30.0, ge=0, description="time that requests in flight get after SIGTERM")
+    state_dir: Path | None = Field(default=None, description="folder of the jobs; without it they end with the service")
+    max_jobs: int = Field(default=1000, ge=0, description="jobs stored at once, finished ones included")
+    max_job_bytes: int = Field(default=4 * 2**30, ge=0, description="bytes of all stored bodies and results")
+    job_timeout_s: float = Field(default=21_600.0, gt=0, description="time that one attempt at a job may take")
+    job_retention_s: float = Field(default=86_400.0, gt=0, description="time that a finished job's result is kept")
+    job_lease_s: float = Field(default=15.0, ge=0.2, description="time after which the job of a dead process starts again")
+    webhook_secret: SecretStr | None = Field(default=None, description="signs webhooks; without it there are none")
+    webhook_allow_private: bool = Field(default=False, description="whether webhooks may go to private addresses")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> ServiceSettings:
@@ -56,6 +65,7 @@ class ServiceSettings(BaseModel):
                 raise InvalidSettings(f"{name} is not a setting; {near[0]} is")
         values: dict[str, Any] = {field: names[name] for name, field in known.items() if name in names}
         values |= {field: value for field, value in overrides.items() if value is not None}
+        values.setdefault("state_dir", _state_dir(names))
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -63,6 +73,16 @@ class ServiceSettings(BaseModel):
             field = str(first["loc"][0])
             name = variable(field) if field in cls.model_fields else field
             raise InvalidSettings(f"{name} is {first['input']!r}: {first['msg']}") from error
+
+
+def _state_dir(environment: Mapping[str, str]) -> Path | None:
+    """Return the user's folder for what programs keep (XDG Base Directories); None where there is none to write into."""
+    home = environment.get("HOME", "")
+    base = Path(environment.get("XDG_STATE_HOME") or (home and f"{home}/.local/state"))
+    if not base.is_absolute():
+        return None
+    there = next(folder for folder in (base, *base.parents) if folder.exists())
+    return base / "laconic" if os.access(there, os.W_OK | os.X_OK) else None
 
 
 def variable(field: str) -> str:

@@ -25,7 +25,8 @@ from laconic.service.settings import ServiceSettings
 
 PICTURE = Image((np.arange(16 * 24 * 3) % 251).astype(np.uint8).reshape(16, 24, 3))
 STREAM = compress.encode(PICTURE, "webp").data
-BODIES = {"/v1/encode": media.write(PICTURE, "png"), "/v1/decode": STREAM, "/v1/inspect": STREAM}
+PNG = media.write(PICTURE, "png")
+BODIES = {"/v1/encode": PNG, "/v1/decode": STREAM, "/v1/inspect": STREAM, "/v1/jobs": PNG}
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,10 @@ def url() -> Iterator[str]:
 
 
 OPERATIONS = [
-    *(("GET", path) for path in ("/", "/livez", "/readyz", "/metrics", "/v1/codecs", "/v1/codecs/{codec}")),
-    *(("POST", path) for path in ("/v1/encode", "/v1/decode", "/v1/inspect")),
+    *(("GET", path) for path in ("/", "/livez", "/readyz", "/metrics", "/v1/codecs", "/v1/codecs/{codec}", "/v1/jobs")),
+    *(("GET", f"/v1/jobs/{{job}}{part}") for part in ("", "/events", "/result")),
+    *(("POST", path) for path in ("/v1/encode", "/v1/decode", "/v1/inspect", "/v1/jobs")),
+    ("DELETE", "/v1/jobs/{job}"),
 ]
 MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
 

@@ -1,0 +1,159 @@
+"""The jobs of one service: the store on a thread of its own, the blobs beside it, and who waits for news of a job."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+from weakref import WeakValueDictionary
+
+from ..codecs.errors import InvalidSettings
+from .blobs import BlobFolder, blob_name
+from .job_store import Draft, Job, JobStore
+from .problems import JobCancelled, NoSuchJob, StorageFailed, members
+from .settings import ServiceSettings, variable
+from .sqlite_jobs import SqliteJobStore
+
+__all__ = ["Jobs", "heard", "job_path"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+LOOK_S = 1.0  # how often those who wait look again: another process may have changed a job
+DATABASE = "jobs.sqlite"
+
+
+def job_path(job_id: str) -> str:
+    """Return the path of a job's resource."""
+    return f"/v1/jobs/{job_id}"
+
+
+class Jobs:
+    """Belongs to one event loop. `open` comes first; without a `state_dir` jobs are kept in a temporary folder."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self.settings = settings
+        self.closing = False
+        self.work = asyncio.Event()  # set when there is something to run
+        self.on_cancel: Callable[[str], None] = lambda job_id: None  # whoever runs jobs stops this one
+        self._bells: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._store: SqliteJobStore | None = None
+        self._blobs: BlobFolder | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="jobs")
+
+    def open(self) -> None:
+        """Open the store; raises `InvalidSettings` that names the setting when its folder does not allow that."""
+        if self._store is not None:
+            return
+        if self.settings.state_dir is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="laconic-jobs-")
+        folder = Path(self._temporary.name) if self._temporary else self.settings.state_dir or Path()
+        try:
+            self._blobs = BlobFolder(folder / "blobs")
+            self._store = SqliteJobStore(folder / DATABASE, self.settings)
+        except (OSError, sqlite3.Error) as error:
+            raise InvalidSettings(f"jobs cannot be kept in {folder}: {error}; set {variable('state_dir')}") from error
+
+    def close(self) -> None:
+        """Close the store, once nothing uses it any more; a temporary folder is removed."""
+        self._thread.shutdown()
+        if self._store is not None:
+            self._store.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    @property
+    def store(self) -> JobStore:
+        """The store, whose methods are for `call`."""
+        if self._store is None:
+            raise StorageFailed("the jobs are not open")
+        return self._store
+
+    @property
+    def blobs(self) -> BlobFolder:
+        """Payloads and results."""
+        if self._blobs is None:
+            raise StorageFailed("the jobs are not open")
+        return self._blobs
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a method of the store on its thread; raises `StorageFailed` when the disk is full or gone."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args, **kwargs))
+        except sqlite3.Error as error:
+            raise StorageFailed(f"the jobs' database cannot be used: {error}") from error
+
+    async def write(self, content: bytes) -> str:
+        """Keep a blob and return its name; raises `StorageFailed`."""
+        try:
+            return await asyncio.to_thread(self.blobs.put, content)
+        except OSError as error:
+            raise StorageFailed(f"the jobs' folder cannot be written: {error.strerror or error}") from error
+
+    async def submit(self, draft: Draft, body: bytes) -> tuple[Job, bool]:
+        """Store a job and its body; what the draft says of its payload is filled in here. Errors as of `JobStore.add`."""
+        draft = replace(draft, payload=await asyncio.to_thread(blob_name, body), payload_bytes=len(body))
+        known = await self.call(self.store.check_room, draft)  # before a byte is written
+        if known is not None:
+            return known, False
+        await self.write(body)
+        job, new = await self.call(self.store.add, draft)
+        self.work.set()
+        return job, new
+
+    async def get(self, job_id: str, owner: str | None) -> Job:
+        """Return a job; raises `NoSuchJob` also for another owner's."""
+        job = await self.call(self.store.get, job_id)
+        if job is None or job.owner != owner:
+            raise NoSuchJob(f"no job {job_id[:64]!r} is known here; jobs are forgotten a day after their result has expired")
+        return job
+
+    async def page(self, owner: str | None, before: int | None, limit: int) -> Sequence[Job]:
+        """Return the owner's newest jobs, those older than the `seq` of `before`."""
+        return await self.call(self.store.page, owner, before, limit)
+
+    async def cancel(self, job: Job) -> Job:
+        """Cancel a job unless it is done; work that runs stops at the codec's next progress report."""
+        if not job.done:
+            error = JobCancelled("the job was cancelled by request")
+            await self.call(self.store.cancel, job.id, members(error, job_path(job.id), job.id))
+            self.on_cancel(job.id)
+            self.ring(job.id)
+        return await self.get(job.id, job.owner)
+
+    async def newer(self, job: Job, seconds: float) -> Job:
+        """Wait until the job has changed or is done, for at most so long or until the service stops; return it as it is."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while True:
+            bell = self._bells.setdefault(job.id, asyncio.Event())  # taken before looking: no change is missed
+            now = await self.get(job.id, job.owner)
+            left = deadline - asyncio.get_running_loop().time()
+            if now.version != job.version or now.done or left <= 0 or self.closing:
+                return now
+            await heard(bell, min(left, LOOK_S))
+
+    def ring(self, job_id: str) -> None:
+        """Wake those who wait for news of a job."""
+        bell = self._bells.pop(job_id, None)
+        if bell is not None:
+            bell.set()
+
+    def stop_waiting(self) -> None:
+        """Send everyone home who waits: the service stops."""
+        self.closing = True
+        for job_id in list(self._bells):
+            self.ring(job_id)
+
+
+async def heard(bell: asyncio.Event, seconds: float) -> None:
+    """Wait until the bell rings, for at most so long."""
+    try:
+        async with asyncio.timeout(seconds):
+            await bell.wait()
+    except TimeoutError:
+        pass
