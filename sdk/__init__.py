@@ -22,8 +22,11 @@ from .errors import (
     CorruptStream,
     DeviceUnavailable,
     InvalidSettings,
+    JobExpired,
+    JobNotDone,
     LaconicError,
     LimitExceeded,
+    NoSuchJob,
     ServiceError,
     TruncatedStream,
     UnsupportedMedia,
@@ -35,11 +38,13 @@ if TYPE_CHECKING:
     from .api import decode, encode, inspect
     from .client import AsyncClient, Client
     from .codecs.signals import Image
+    from .jobs import AsyncJob, Job, JobStatus
 
     __version__: str
 
 __all__ = [
     "AsyncClient",
+    "AsyncJob",
     "Cancelled",
     "Client",
     "CorruptMedia",
@@ -47,8 +52,13 @@ __all__ = [
     "DeviceUnavailable",
     "Image",
     "InvalidSettings",
+    "Job",
+    "JobExpired",
+    "JobNotDone",
+    "JobStatus",
     "LaconicError",
     "LimitExceeded",
+    "NoSuchJob",
     "ServiceError",
     "TruncatedStream",
     "UnsupportedMedia",
@@ -62,8 +72,11 @@ __all__ = [
 
 _LAZY = {
     "AsyncClient": ".client",
+    "AsyncJob": ".jobs",
     "Client": ".client",
     "Image": ".codecs.signals",
+    "Job": ".jobs",
+    "JobStatus": ".jobs",
     "decode": ".api",
     "encode": ".api",
     "inspect": ".api",

@@ -1,4 +1,4 @@
-"""The command line: `laconic encode`, `decode`, `inspect`, `test`, `codecs`, `compare`, `bench`, `serve`.
+"""The command line: `laconic encode`, `decode`, `inspect`, `test`, `codecs`, `compare`, `bench`, `serve`, `jobs`.
 
 Results go to standard output, everything else to standard error. The exit codes are those of `laconic.errors.EXIT_CODES`.
 What a command needs is imported when it runs, so that `--help` and mistakes answer at once.
@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from . import jobs_cli
 from .errors import LaconicError, exit_code
 from .terminal import complain, note
 
@@ -55,6 +56,8 @@ class _Commands(TyperGroup):
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False, help="Small, exact files from pictures.")
+
+app.add_typer(jobs_cli.app, name="jobs")
 
 Input = Annotated[str, typer.Argument(metavar="IN", help="The input file; - is standard input.")]
 Stream = Annotated[str, typer.Argument(metavar="IN.lcn", help="The .lcn file; - is standard input.")]

@@ -1,7 +1,10 @@
-"""The errors of `laconic.codecs.errors`, the one that only a client meets, and the exit code of each.
+"""The errors of `laconic.codecs.errors`, those that only a client meets, and the exit code of each.
 
 LaconicError                            see laconic.codecs.errors for the tree
 └── ServiceError (ConnectionError)      the service cannot be reached, or answers what it should not
+    ├── NoSuchJob (LookupError)         the service does not know the job, or no longer
+    ├── JobNotDone (TimeoutError)       the job still waits or runs
+    └── JobExpired                      the job's result is no longer kept
 """
 
 from __future__ import annotations
@@ -27,8 +30,11 @@ __all__ = [
     "CorruptStream",
     "DeviceUnavailable",
     "InvalidSettings",
+    "JobExpired",
+    "JobNotDone",
     "LaconicError",
     "LimitExceeded",
+    "NoSuchJob",
     "ServiceError",
     "TruncatedStream",
     "UnsupportedMedia",
@@ -49,6 +55,24 @@ class ServiceError(LaconicError, ConnectionError):
     def __init__(self, message: str, status: int | None = None, request_id: str | None = None) -> None:
         super().__init__(message)
         self.status, self.request_id = status, request_id
+
+
+class NoSuchJob(ServiceError, LookupError):
+    """The service does not know the job: it never did, has forgotten it, or it is somebody else's."""
+
+    code = "no-such-job"
+
+
+class JobNotDone(ServiceError, TimeoutError):
+    """The job still waits or runs."""
+
+    code = "job-not-done"
+
+
+class JobExpired(ServiceError):
+    """The job's result is no longer kept."""
+
+    code = "job-expired"
 
 
 # What the command line exits with; a class that is not listed takes its nearest ancestor's code.

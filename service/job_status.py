@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from .job_store import Job
 from .jobs import job_path
+from .work import EXTENSIONS
 
 __all__ = ["moment", "status_of"]
 
@@ -54,4 +55,5 @@ def _seconds_left(job: Job) -> float | None:
 def _result(job: Job) -> dict[str, object] | None:
     if job.result is None:
         return None
-    return {"bytes": job.result_bytes, "media_type": job.media_type, "codec": job.codec, "sha256": job.result}
+    name = job.name + EXTENSIONS[job.media_type]
+    return {"name": name, "bytes": job.result_bytes, "media_type": job.media_type, "codec": job.codec, "sha256": job.result}

@@ -19,7 +19,7 @@ _COUNT: Schema = {"type": "integer", "minimum": 0}
 
 
 def _job_schema() -> Schema:
-    result = {"bytes": _COUNT, "media_type": _TEXT, "codec": _TEXT, "sha256": _TEXT}
+    result = {"name": _TEXT, "bytes": _COUNT, "media_type": _TEXT, "codec": _TEXT, "sha256": _TEXT}
     properties: Schema = {
         "id": _TEXT,
         "op": {"type": "string", "enum": ["encode", "decode"]},

@@ -39,9 +39,7 @@ CREATE INDEX IF NOT EXISTS jobs_webhook ON jobs (webhook_due) WHERE webhook_due 
 """
 _NAMES = [field.name for field in fields(Job)]
 _WAITING = "SELECT count(*) FROM jobs AS other WHERE other.state = 'queued' AND other.seq <= jobs.seq"
-_COLUMNS = ", ".join(
-    f"iif(state = 'queued', ({_WAITING}), NULL) AS position" if name == "position" else name for name in _NAMES
-)
+_COLUMNS = ", ".join(_NAMES).replace("position", f"iif(state = 'queued', ({_WAITING}), NULL) AS position")
 _LIVE = "state <> 'expired'"
 _MINE = "id = :id AND state = 'running' AND worker = :worker AND attempts = :attempts"
 

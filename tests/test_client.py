@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import laconic
-from laconic.client import BY_CODE
 from laconic.codecs import container, media
+from laconic.protocol import BY_CODE
 
 from .pictures import photograph, smooth
 
@@ -37,8 +37,9 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def nap(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr("laconic.client.time.sleep", waits.append)
-    monkeypatch.setattr("laconic.client.asyncio.sleep", nap)
+    monkeypatch.setattr("laconic.connection.time.sleep", waits.append)
+    monkeypatch.setattr("laconic.connection.asyncio.sleep", nap)
+    monkeypatch.setattr("laconic.protocol.random.random", lambda: 0.0)
     return waits
 
 

@@ -1,0 +1,178 @@
+"""`laconic jobs`: submit, list, show, wait, result, cancel. What a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .errors import InvalidSettings, ServiceError
+from .files import STANDARD, check_output, read_input, write_output
+from .terminal import note, print_table
+
+if TYPE_CHECKING:
+    from .client import Client
+    from .jobs import JobStatus
+
+__all__ = ["app"]
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+MAX_BYTES = 2**31
+
+app = typer.Typer(no_args_is_help=True, help="Jobs of a service: for what takes longer than a request may.")
+
+Url = Annotated[str, typer.Option("--url", envvar="LACONIC_URL", help="The service.")]
+Key = Annotated[str | None, typer.Option("--key", envvar="LACONIC_KEY", help="The bearer key, where the service wants one.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the status as one JSON object.")]
+Output = Annotated[str | None, typer.Option("--output", "-o", metavar="OUT", help="Default: the result's own name.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite OUT; send bytes to a terminal.")]
+
+
+@app.command()
+def submit(
+    source: Annotated[str, typer.Argument(metavar="IN", help="The input file; - is standard input.")],
+    op: Annotated[str, typer.Option("--op", metavar="encode|decode", help="What to do with it.")] = "encode",
+    codec: Annotated[str, typer.Option("--codec", metavar="ID", help="A codec's id, or auto.")] = "auto",
+    quality: Annotated[float | None, typer.Option("--quality", "-q", min=0, max=100, help="0 (small) to 100 (good).")] = None,
+    effort: Annotated[int | None, typer.Option("--effort", "-e", min=1, max=9, help="1 (fast) to 9 (small).")] = None,
+    lossless: Annotated[bool, typer.Option("--lossless", help="Give back every sample exactly.")] = False,
+    target_bpp: Annotated[float | None, typer.Option(help="At most so many bits per pixel.")] = None,
+    target_psnr: Annotated[float | None, typer.Option(help="At least so many dB.")] = None,
+    target_bytes: Annotated[int | None, typer.Option(help="At most so many bytes.")] = None,
+    pairs: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A codec's setting; repeat.")] = None,
+    media_type: Annotated[str, typer.Option("--type", help="Media type of a decoded file.")] = "image/png",
+    callback: Annotated[str | None, typer.Option(help="URL that the service tells when the job is done.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the job's end.")] = False,
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Submit a file, and print the job's id."""
+    from .options import EncodeOptions, settings_and_target
+
+    options = EncodeOptions(codec, quality, effort, lossless, target_bpp, target_psnr, target_bytes, pairs or ())
+    settings, _ = settings_and_target(options)
+    given: dict[str, Any] = {"target_bpp": target_bpp, "target_psnr": target_psnr, "target_bytes": target_bytes, **settings}
+    if op == "decode" and codec != "auto":
+        raise InvalidSettings("a decoding has no --codec: the file names its own")
+    body = read_input(source, MAX_BYTES) if source == STANDARD else Path(source)
+    with _client(url, key) as client:
+        job = client.submit(body, codec, op, media_type=media_type, callback=callback, **given)
+        status = job.wait() if wait else job.status() if as_json else None
+    if status is None:
+        print(job.id)
+    else:
+        _print_status(status, as_json)
+        _raise_error(status)
+
+
+@app.command("list")
+def list_jobs(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many of the newest.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """List jobs, newest first."""
+    with _client(url, key) as client:
+        statuses = client.jobs(limit)
+    if as_json:
+        print(json.dumps([asdict(status) for status in statuses], indent=2))
+        return
+    rows = [(job.id, job.op, job.state, _result_text(job), job.created, f"{job.progress:.0%}") for job in statuses]
+    print_table("", ("job", "op", "state", "result", "created", "done"), rows, left=5)
+
+
+@app.command()
+def show(job: Id, as_json: Json = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """Show a job's status."""
+    with _client(url, key) as client:
+        _print_status(client.job(job).status(), as_json)
+
+
+@app.command()
+def wait(
+    job: Id,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds to wait at most.")] = None,
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Wait for a job's end, with a bar on a terminal; the exit code is the job's."""
+    with _client(url, key) as client:
+        status = client.job(job).wait(timeout)
+    _print_status(status, as_json)
+    _raise_error(status)
+
+
+@app.command()
+def result(job: Id, output: Output = None, force: Force = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """Wait for a job's result and write it to a file."""
+    if output is not None:
+        check_output(output, force)
+    with _client(url, key) as client:
+        status = client.job(job).wait()
+        path = output or _result_name(status)
+        if status.result is not None:
+            check_output(path, force)
+        content = client.job(job).result()
+    write_output(path, content, force)
+    note(f"{'standard output' if path == STANDARD else path}: {len(content):,} bytes")
+
+
+@app.command()
+def cancel(job: Id, as_json: Json = False, url: Url = DEFAULT_URL, key: Key = None) -> None:
+    """Cancel a job; one that has ended stays as it is."""
+    with _client(url, key) as client:
+        _print_status(client.job(job).cancel(), as_json)
+
+
+@contextmanager
+def _client(url: str, key: str | None) -> Iterator[Client]:
+    from .client import Client
+
+    if not url.startswith(("http://", "https://")):
+        raise InvalidSettings(f"--url is an http or https URL, not {url!r}")
+    with Client(url, key) as client:
+        yield client
+
+
+def _print_status(status: JobStatus, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(asdict(status)))
+        return
+    shown = {name: value for name, value in asdict(status).items() if value not in (None, "", {})}
+    shown["progress"] = f"{status.progress:.0%}"
+    shown["options"] = ", ".join(f"{name}={value}" for name, value in status.options.items()) or "none"
+    if status.result is not None:
+        shown["result"] = _result_text(status)
+    if status.error is not None:
+        shown["error"] = f"{status.error.get('status')} {status.error.get('code')}: {status.error.get('detail')}"
+    print_table("", ("", ""), [(name, str(value)) for name, value in shown.items()], left=2)
+
+
+def _result_text(status: JobStatus) -> str:
+    found = status.result
+    return "" if found is None else f"{found['name']}, {found['bytes']:,} bytes, {found['codec']}"
+
+
+def _result_name(status: JobStatus) -> str:
+    """Return the result's own name, without any folder; no name that the service gives leads elsewhere or is hidden."""
+    name = str((status.result or {}).get("name", ""))
+    return os.path.basename(name.replace("\\", "/")).lstrip(".-") or status.id
+
+
+def _raise_error(status: JobStatus) -> None:
+    from .protocol import error_of
+
+    if status.error is not None:
+        raise error_of(status.error, int(status.error.get("status", 500)), status.id)
+    if status.state != "succeeded":
+        raise ServiceError(f"job {status.id} is {status.state}")
