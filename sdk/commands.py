@@ -31,6 +31,7 @@ __all__ = [
 
 LIMITS = Limits()
 SUITES = {
+    "crash": False,
     "circuits": True,
     "entropy": False,
     "exactness": False,
