@@ -86,8 +86,8 @@ def list_jobs(
     if as_json:
         print(json.dumps([asdict(status) for status in statuses], indent=2))
         return
-    rows = [(job.id, job.op, job.state, _result_text(job), job.created, f"{job.progress:.0%}") for job in statuses]
-    print_table("", ("job", "op", "state", "result", "created", "done"), rows, left=5)
+    rows = [(job.id, job.op, _state_text(job), _time_text(job.created), _result_text(job)) for job in statuses]
+    print_table("", ("job", "op", "state", "submitted", "result"), rows, left=5)
 
 
 @app.command()
@@ -156,6 +156,15 @@ def _print_status(status: JobStatus, as_json: bool) -> None:
     if status.error is not None:
         shown["error"] = f"{status.error.get('status')} {status.error.get('code')}: {status.error.get('detail')}"
     print_table("", ("", ""), [(name, str(value)) for name, value in shown.items()], left=2)
+
+
+def _state_text(status: JobStatus) -> str:
+    return f"{status.state} {status.progress:.0%}" if status.state == "running" else status.state
+
+
+def _time_text(moment: str) -> str:
+    """Return an RFC 3339 time in UTC without its fractions."""
+    return moment.replace("T", " ").partition(".")[0]
 
 
 def _result_text(status: JobStatus) -> str:

@@ -20,7 +20,7 @@ from ..codecs.weights import pinned_weights
 from .logs import Log
 from .settings import ServiceSettings
 
-__all__ = ["Catalogue", "Served", "open_catalogue", "warm_late"]
+__all__ = ["Catalogue", "Served", "open_catalogue", "set_threads", "warm_late"]
 
 WRITERS = ("Pillow", "imagecodecs", "constriction")  # libraries whose version may change the bytes of a result
 WARMED_LATE = ("image-lossless", "image-circuit")  # where nothing is cached, their kernels take half a minute to compile
@@ -73,9 +73,7 @@ def open_catalogue(settings: ServiceSettings, log: Log) -> Catalogue:
     open is logged and left out. Raises `DeviceUnavailable` for a device that is absent or not exact, `WeightsMissing` when no
     codec is left. Sets torch's threads for the calling thread.
     """
-    import torch  # heavy: after the process listens
-
-    torch.set_num_threads(settings.threads)
+    set_threads(settings.threads)
     served: dict[str, Served] = {}
     missing: dict[str, str] = {}
     for name in settings.codecs or codec_ids():
@@ -96,6 +94,13 @@ def open_catalogue(settings: ServiceSettings, log: Log) -> Catalogue:
     if not served:
         raise WeightsMissing(f"no codec can be opened: {missing}")
     return Catalogue(served, missing, _identity(served))
+
+
+def set_threads(threads: int) -> None:
+    """Set the number of threads that torch uses for what the calling thread does."""
+    import torch  # heavy: after the process listens
+
+    torch.set_num_threads(threads)
 
 
 def warm_late(catalogue: Catalogue, device: str, log: Log) -> None:

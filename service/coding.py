@@ -28,6 +28,7 @@ class EncodeJob:
     batch_key: Hashable | None
     abandoned: threading.Event = field(default_factory=threading.Event)
     report: Progress | None = None
+    exclusive: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,7 @@ class DecodeJob:
     batch_key: Hashable | None
     abandoned: threading.Event = field(default_factory=threading.Event)
     report: Progress | None = None
+    exclusive: bool = True
 
 
 Job = EncodeJob | DecodeJob
@@ -65,7 +67,9 @@ class Coder:
         if request.codec == compress.AUTO and not searches:
             request = replace(request, codec=self._preferred())
         first = compress.PREFERRED[0] if request.codec == compress.AUTO else request.codec
-        return EncodeJob(request, None if searches else self._batch_key("encode", first))
+        tried = self._catalogue.served if request.codec == compress.AUTO else [request.codec]
+        exclusive = not all(map(self._overlaps, tried))
+        return EncodeJob(request, None if searches else self._batch_key("encode", first), exclusive=exclusive)
 
     def _preferred(self) -> str:
         """Return "auto" where it may choose as it likes, else the codec that it would like best of those served."""
@@ -76,7 +80,12 @@ class Coder:
         """Return the job of a file that needs `codec`; raises `InvalidSettings` for one that is not served."""
         if codec not in self._catalogue.served:
             raise InvalidSettings(f"the file needs {codec!r}; served are {', '.join(self._catalogue.served)}")
-        return DecodeJob(data, codec, self._batch_key("decode", codec))
+        return DecodeJob(data, codec, self._batch_key("decode", codec), exclusive=not self._overlaps(codec))
+
+    def _overlaps(self, codec: str) -> bool:
+        """Whether calls of a codec may overlap: it says so, and needs no device that has to be shared."""
+        served = self._catalogue.served.get(codec)
+        return served is not None and served.device == "cpu" and getattr(served.codec, "overlaps", False)
 
     def _batch_key(self, verb: str, codec: str) -> Hashable | None:
         served = self._catalogue.served.get(codec)

@@ -75,8 +75,9 @@ class Exchange:
         return outcome.value
 
     def _note(self, part: float, stage: str) -> None:
-        """Keep the codec's progress, on the owner's thread."""
+        """Keep the codec's progress, on the thread that works, and let requests go first that wait."""
         self.progress, self.stage = min(max(part, self.progress), 1.0), stage
+        self.runtime.owner.give_way()
 
     def _add(self, span: str, began: float) -> None:
         self.spans[span] = self.spans.get(span, 0.0) + time.perf_counter() - began

@@ -13,7 +13,7 @@ from ..codecs.errors import InvalidSettings
 from ..codecs.limits import Limits
 from ..codecs.registry import codec_ids
 from .body import BodyReader
-from .catalogue import Catalogue, open_catalogue, warm_late
+from .catalogue import Catalogue, open_catalogue, set_threads, warm_late
 from .coding import Coder, Job, Outcome
 from .gate import Gate
 from .jobs import Jobs
@@ -46,7 +46,9 @@ class Runtime:
         self.metrics = Metrics()
         self.bodies = BodyReader(settings)
         self.gate = Gate(2 * settings.max_batch, 4 * settings.max_pixels)
-        self.owner = DeviceOwner[Job, Outcome](self._run, settings, self._prepare, self.metrics.batch.observe)
+        self.owner = DeviceOwner[Job, Outcome](
+            self._run, settings, self._prepare, self.metrics.batch.observe, lambda: set_threads(settings.threads)
+        )
         self.metrics.watch_depth(lambda: self.owner.depth)
         self.jobs = Jobs(settings)
         self.draining = False

@@ -7,9 +7,10 @@ import hashlib
 import hmac
 import io
 import json
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -19,10 +20,12 @@ import httpx
 import numpy as np
 import pytest
 
+from laconic.bench import crash
 from laconic.codecs import compress, media
 from laconic.codecs.errors import Cancelled
 from laconic.service.coding import Coder
 from laconic.service.logs import make_log
+from laconic.service.owner import DeviceOwner
 from laconic.service.serve import background
 from laconic.service.settings import ServiceSettings
 from laconic.service.webhooks import signed_headers
@@ -342,35 +345,79 @@ def test_jobs_wait_in_order_and_can_be_cancelled(tmp_path: Path, brake: Brake) -
         assert client.get(third["links"]["result"]).content == STREAM
 
 
-def test_requests_do_not_wait_for_queued_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a request holds the device, jobs and requests queue up; the requests go first."""
-    order: list[str] = []
-    first, go, code = threading.Event(), threading.Event(), Coder._code
-
-    def noted(coder: Coder, job: Any, progress: Callable[[float, str], None]) -> Any:
-        first.set()
-        assert go.wait(20)
-        order.append("request" if job.report is None else "job")
-        return code(coder, job, progress)
-
+def test_a_job_that_runs_does_not_keep_requests_waiting(tmp_path: Path, brake: Brake) -> None:
     with service(tmp_path) as client:
-        monkeypatch.setattr(Coder, "_code", noted)
-        path = "/v1/encode?codec=webp&quality=30"
-        threads = [threading.Thread(target=client.post, args=(path,), kwargs={"content": PNG}) for _ in range(4)]
-        threads[0].start()
-        assert first.wait(10)
-        jobs = [submitted(client) for _ in range(2)]
-        until("running", client, jobs[0])
-        for thread in threads[1:]:
-            thread.start()
-        while "queue_depth 4.0" not in client.get("/metrics").text:
-            time.sleep(0.01)
-        time.sleep(0.2)  # until they have read their pictures and wait for the device
-        go.set()
-        for thread in threads:
-            thread.join()
-        assert [ended(client, job)["state"] for job in jobs] == ["succeeded"] * 2
-    assert order == ["request"] * 4 + ["job"] * 2
+        job = submitted(client)
+        assert brake.entered.wait(10)
+        assert client.post("/v1/encode?codec=webp&quality=30", content=PNG).content == STREAM
+        assert client.get(job["links"]["self"]).json()["state"] == "running"
+
+
+def test_a_job_that_needs_the_device_alone_lets_requests_go_first(
+    tmp_path: Path, brake: Brake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job's codec is held at its progress reports; the requests get the device there, and finish long before it."""
+    monkeypatch.setattr(Coder, "_overlaps", lambda coder, codec: False)
+    with service(tmp_path) as client:
+        job = submitted(client)
+        assert brake.entered.wait(10)
+        for _ in range(3):
+            assert client.post("/v1/encode?codec=webp&quality=30", content=PNG).content == STREAM
+        assert client.get(job["links"]["self"]).json()["state"] == "running"
+        brake.released.set()
+        assert ended(client, job)["state"] == "succeeded"
+
+
+class Piece:
+    """Work for the owner's own tests: a name, and what to do on the owner's thread or in the background."""
+
+    batch_key = None
+    exclusive = True
+
+    def __init__(self, name: str, work: Callable[[], None] = lambda: None) -> None:
+        self.name, self.work = name, work
+
+
+def test_exclusive_background_work_never_runs_beside_requests() -> None:
+    order: list[str] = []
+    device = threading.Lock()
+    slow, go = threading.Event(), threading.Event()
+
+    def run(pieces: Sequence[Piece]) -> list[int | BaseException]:
+        assert device.acquire(blocking=False), "two at once"
+        pieces[0].work()
+        order.append(pieces[0].name)
+        device.release()
+        return [0]
+
+    def wait() -> None:
+        slow.set()
+        assert go.wait(10)
+
+    def report() -> None:
+        for _ in range(3):
+            device.release()
+            owner.give_way()
+            assert device.acquire(blocking=False), "two at once"
+            if not begun.is_set():
+                begun.set()
+                assert more.wait(10)
+
+    begun, more = threading.Event(), threading.Event()
+    owner = DeviceOwner[Piece, int](run, ServiceSettings(batch_wait_ms=0))
+    owner.start()
+    first = owner.submit(Piece("slow request", wait))
+    assert slow.wait(10)
+    background = owner.submit(Piece("job", report), background=True)
+    second = owner.submit(Piece("request"))
+    go.set()
+    assert begun.wait(10)
+    third = owner.submit(Piece("late request"))
+    more.set()
+    for future in (first, second, third, background):
+        assert future.result(10) == 0
+    owner.stop(5)
+    assert order == ["slow request", "request", "late request", "job"]
 
 
 def test_jobs_have_a_time_limit_of_their_own(tmp_path: Path, brake: Brake) -> None:
@@ -380,18 +427,21 @@ def test_jobs_have_a_time_limit_of_their_own(tmp_path: Path, brake: Brake) -> No
         assert brake.stopped.wait(5)
 
 
-def test_results_expire_and_their_bytes_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("laconic.service.blobs.BlobFolder.sweep.__defaults__", (0.0,))
+def test_results_expire_and_their_bytes_go(tmp_path: Path) -> None:
     with service(tmp_path, job_retention_s=1.0) as client:
         job = submitted(client)
         assert ended(client, job)["state"] == "succeeded"
         status = until("expired", client, job)
         gone = client.get(job["links"]["result"])
         assert (gone.status_code, gone.json()["code"]) == (410, "job-expired") and status["result"] is None
-        deadline = time.monotonic() + 5
-        while any((tmp_path / "blobs").glob("??/*")) and time.monotonic() < deadline:
+        blobs = list((tmp_path / "blobs").glob("??/*"))
+        assert len(blobs) == 2, "the body and the result, which are young"
+        for blob in blobs:
+            os.utime(blob, (0, 0))
+        deadline = time.monotonic() + 10
+        while any(blob.exists() for blob in blobs) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert not list((tmp_path / "blobs").glob("??/*"))
+        assert not any(blob.exists() for blob in blobs)
 
 
 def test_stored_jobs_are_bounded(tmp_path: Path) -> None:
@@ -570,3 +620,10 @@ def test_a_secret_is_never_logged(tmp_path: Path) -> None:
     assert "hush" not in settings(tmp_path, webhook_secret="hush").model_dump_json()
     signed = signed_headers("hush", "id", 1, b"{}")
     assert signed["webhook-signature"].startswith("v1,") and "hush" not in str(signed)
+
+
+def test_kill_9_loses_no_job_and_ends_none_twice() -> None:
+    """`laconic bench crash`, short: jobs of a real process that is killed while they run and while they are submitted."""
+    report = crash.run(kills=3, longest_s=1.5)
+    assert (report.lost, report.duplicated, report.given_up) == (0, 0, 0), report
+    assert report.jobs >= 4 and report.redone <= report.kills, report

@@ -212,6 +212,8 @@ def test_index_and_health(client: httpx.Client) -> None:
 class Number:
     """A job for the owner's own tests: `key` is its batch key."""
 
+    exclusive = True
+
     def __init__(self, value: int, key: str | None = "k") -> None:
         self.value, self.batch_key = value, key
 

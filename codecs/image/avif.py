@@ -29,6 +29,7 @@ class Avif:
     id = "avif"
     signal = "image"
     lossless = False
+    overlaps = True
     devices = ("cpu",)
     Settings = AvifSettings
 

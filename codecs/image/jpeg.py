@@ -27,6 +27,7 @@ class Jpeg:
     id = "jpeg"
     signal = "image"
     lossless = False
+    overlaps = True
     devices = ("cpu",)
     Settings = JpegSettings
 

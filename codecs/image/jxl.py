@@ -24,6 +24,7 @@ class JpegXl:
     id = "jxl"
     signal = "image"
     lossless = False
+    overlaps = True
     devices = ("cpu",)
     Settings = JpegXlSettings
 

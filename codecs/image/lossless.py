@@ -46,6 +46,7 @@ class ImageLossless:
     id = "image-lossless"
     signal = "image"
     lossless = True
+    overlaps = True
     devices = ("cpu",)
     Settings = LosslessSettings
 

@@ -26,6 +26,7 @@ class WebP:
     id = "webp"
     signal = "image"
     lossless = False
+    overlaps = True
     devices = ("cpu",)
     Settings = WebPSettings
 
