@@ -129,8 +129,6 @@ class JobRunner:
     async def _attempt(self, job: Job, exchange: Exchange) -> Ending:
         try:
             return await self._code(job, exchange)
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
             if describe(error)[0].status == 500:
                 self.log.error("failure", request_id=job.id, exc_info=error)

@@ -21,6 +21,7 @@ async def index(request: Request) -> Response:
     """Name the service and point to its parts."""
     links = {
         "codecs": "/v1/codecs",
+        "jobs": "/v1/jobs",
         "openapi": "/openapi.json",
         "health": "/livez",
         "readiness": "/readyz",
