@@ -86,8 +86,8 @@ def list_jobs(
     if as_json:
         print(json.dumps([asdict(status) for status in statuses], indent=2))
         return
-    rows = [(job.id, job.op, _state_text(job), _time_text(job.created), _result_text(job)) for job in statuses]
-    print_table("", ("job", "op", "state", "submitted", "result"), rows, left=5)
+    rows = [(job.op, _state_text(job), _time_text(job.created), _result_text(job), job.id) for job in statuses]
+    print_table("", ("op", "state", "submitted", "result", "job"), rows, left=4)  # ids, which people copy, are never wrapped
 
 
 @app.command()
@@ -169,7 +169,7 @@ def _time_text(moment: str) -> str:
 
 def _result_text(status: JobStatus) -> str:
     found = status.result
-    return "" if found is None else f"{found['name']}, {found['bytes']:,} bytes, {found['codec']}"
+    return "" if found is None else f"{found['name']}, {found['bytes']:,} bytes"
 
 
 def _result_name(status: JobStatus) -> str:
