@@ -54,6 +54,7 @@ class Jobs:
             self._temporary = tempfile.TemporaryDirectory(prefix="laconic-jobs-")
         folder = Path(self._temporary.name) if self._temporary else self.settings.state_dir or Path()
         try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._blobs = BlobFolder(folder / "blobs")
             self._store = SqliteJobStore(folder / DATABASE, self.settings)
         except (OSError, sqlite3.Error) as error:
