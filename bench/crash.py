@@ -41,7 +41,7 @@ class CrashReport:
     """What happened to the jobs.
 
     `lost` are submitted jobs that the service does not know, or whose result is not the expected bytes; `duplicated` are jobs
-    beyond one for each submission, `given_up` those that failed because three attempts died. `redone` counts attempts beyond
+    beyond one for each submission, `given_up` those that failed because all allowed attempts died. `redone` counts attempts beyond
     the first; a kill costs at most one.
     """
 
@@ -62,27 +62,30 @@ class CrashReport:
             "jobs": self.jobs,
             "lost": self.lost,
             "duplicated": self.duplicated,
-            "given up after three attempts": self.given_up,
+            "given up after all attempts": self.given_up,
             "attempts done again": self.redone,
         }
         return "\n".join(["| | |", "|---|---:|", *(f"| {name} | {count} |" for name, count in rows.items()), ""])
 
 
-def run(kills: int, longest_s: float = 6.0, size: int = 96, seed: int = 1) -> CrashReport:
-    """Kill `kills` times, each after 0 to `longest_s` seconds of service; jobs encode noise of `size` × `size` pixels."""
+def run(kills: int, longest_s: float = 6.0, size: int = 96, seed: int = 1, attempts: int = 3) -> CrashReport:
+    """Kill `kills` times, each after 0 to `longest_s` seconds of service; jobs encode noise of `size` × `size` pixels.
+
+    A job may be started `attempts` times; chance may well kill one as often.
+    """
     chance = random.Random(seed)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="laconic-crash-") as name:
         folder, port = Path(name), _free_port()
         customer = _Customer(f"http://127.0.0.1:{port}", size)
-        with _service(folder, port):  # the first start compiles and caches what there is to compile
+        with _service(folder, port, attempts):  # the first start compiles and caches what there is to compile
             customer.start()
         in_a_job = 0
         for _ in range(kills):
-            with _service(folder, port):
+            with _service(folder, port, attempts):
                 time.sleep(chance.uniform(0.0, longest_s))
             in_a_job += _running(folder) > 0
-        with _service(folder, port):
+        with _service(folder, port, attempts):
             pictures = customer.finish()
             lost = sum(not _is_right(customer.url, job, size, number) for number, job in pictures.items())
         given_up, redone, stored = _counts(folder)
@@ -175,7 +178,7 @@ def _query(folder: Path, query: str) -> tuple[float, ...]:
 
 
 @contextmanager
-def _service(folder: Path, port: int) -> Iterator[None]:
+def _service(folder: Path, port: int, attempts: int) -> Iterator[None]:
     """Start a service and wait until it is ready; kill it with signal 9 at the end of the block."""
     settings = {
         "LACONIC_PORT": str(port),
@@ -183,6 +186,7 @@ def _service(folder: Path, port: int) -> Iterator[None]:
         "LACONIC_THREADS": "1",
         "LACONIC_STATE_DIR": str(folder),
         "LACONIC_JOB_LEASE_S": "1",
+        "LACONIC_JOB_ATTEMPTS": str(attempts),
     }
     command = [sys.executable, "-P", "-m", "laconic.service.serve"]
     with open(folder / "log", "ab") as log, subprocess.Popen(command, env=os.environ | settings, stderr=log) as process:
@@ -216,6 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kills", type=int, default=50, help="how often (default: %(default)s)")
     parser.add_argument("--longest", type=float, default=6.0, help="seconds of service before a kill, at most (%(default)s)")
     parser.add_argument("--size", type=int, default=96, help="side of the pictures in pixels (%(default)s)")
+    parser.add_argument("--attempts", type=int, default=3, help="LACONIC_JOB_ATTEMPTS of the service (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the random moments (%(default)s)")
     return parser
 
@@ -224,7 +229,7 @@ def main() -> int:
     """Run the command line; 1 when a job was lost or done twice."""
     arguments = _parser().parse_args()
     try:
-        report = run(arguments.kills, arguments.longest, arguments.size, arguments.seed)
+        report = run(arguments.kills, arguments.longest, arguments.size, arguments.seed, arguments.attempts)
     except (LaconicError, OSError, RuntimeError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
-__all__ = ["FINAL", "MAX_ATTEMPTS", "STATES", "Draft", "Ending", "Job", "JobStore", "State"]
+__all__ = ["FINAL", "STATES", "Draft", "Ending", "Job", "JobStore", "State"]
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
 STATES: tuple[State, ...] = get_args(State)
 FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled", "expired"})
-MAX_ATTEMPTS = 3  # starts of one job; only those count whose process died
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ class JobStore(Protocol):
     def claim(self, worker: str) -> Job | None:
         """Lease the oldest job that is queued, or whose lease has run out, for one more attempt; None without any.
 
-        A job whose last attempt died as well fails with `JobLost`.
+        A job whose last allowed attempt died as well fails with `JobLost`.
         """
         ...
 

@@ -47,6 +47,7 @@ class ServiceSettings(BaseModel):
     max_jobs: int = Field(default=1000, ge=0, description="jobs stored at once, finished ones included")
     max_job_bytes: int = Field(default=4 * 2**30, ge=0, description="bytes of all stored bodies and results")
     job_timeout_s: float = Field(default=21_600.0, gt=0, description="time that one attempt at a job may take")
+    job_attempts: int = Field(default=3, ge=1, description="starts of one job, if the process dies each time")
     job_retention_s: float = Field(default=86_400.0, gt=0, description="time that a finished job's result is kept")
     job_lease_s: float = Field(default=15.0, ge=0.2, description="time after which the job of a dead process starts again")
     webhook_secret: SecretStr | None = Field(default=None, description="signs webhooks; without it there are none")

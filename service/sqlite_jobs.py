@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
-from .job_store import MAX_ATTEMPTS, Draft, Ending, Job, State
+from .job_store import Draft, Ending, Job, State
 from .problems import IdempotencyMismatch, JobLost, QueueFull, members
 from .settings import ServiceSettings, variable
 
@@ -132,8 +132,9 @@ class SqliteJobStore:
         with self._transaction():
             dead = "state = 'running' AND lease_until <= :now"
             given_up = f"SELECT id FROM jobs WHERE {dead} AND attempts >= :most"
-            for (job_id,) in self._execute(given_up, now=now, most=MAX_ATTEMPTS).fetchall():
-                lost = JobLost(f"the service died {MAX_ATTEMPTS} times while this job ran")
+            most, setting = self._settings.job_attempts, variable("job_attempts")
+            for (job_id,) in self._execute(given_up, now=now, most=most).fetchall():
+                lost = JobLost(f"the service died in each of {most} attempts at this job; {setting} allows more")
                 self._end(Ending("failed", error=members(lost, f"/v1/jobs/{job_id}", job_id)), "id = :id", id=job_id)
             row = self._one(
                 "UPDATE jobs SET state = 'running', attempts = attempts + 1, worker = :worker, heartbeat = :now,"
