@@ -41,8 +41,8 @@ class CrashReport:
     """What happened to the jobs.
 
     `lost` are submitted jobs that the service does not know, or whose result is not the expected bytes; `duplicated` are jobs
-    beyond one for each submission, `given_up` those that failed because all allowed attempts died. `redone` counts attempts beyond
-    the first; a kill costs at most one.
+    beyond one for each submission, `given_up` those that failed because all allowed attempts died. `redone` counts attempts
+    beyond the first; a kill costs at most one.
     """
 
     kills: int
