@@ -37,12 +37,15 @@ def save(signal: Signal, path: str | os.PathLike[str], quality: int | None = Non
     replace_file(path, media.write(signal, format_of(path), quality))
 
 
-def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file by way of a temporary one in the same folder, so that no reader ever sees a part of it."""
+def replace_file(path: str | os.PathLike[str], content: bytes, mode: int = 0o666) -> None:
+    """Write a file by way of a temporary one in the same folder, so that no reader ever sees a part of it.
+
+    `mode` are its permissions, less the process's umask.
+    """
     target = Path(path).resolve()  # through a symbolic link, to keep the link
     temporary = target.with_name(f".{target.name[:80]}.{secrets.token_hex(4)}")
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

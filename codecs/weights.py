@@ -15,7 +15,7 @@ from safetensors.numpy import load
 
 from .errors import WeightsMismatch, WeightsMissing
 
-__all__ = ["DIGEST_BYTES", "PinnedWeights", "Weights", "load_weights", "pinned_weights"]
+__all__ = ["DIGEST_BYTES", "PinnedWeights", "Weights", "check_weights", "load_weights", "pinned_weights"]
 
 DIGEST_BYTES = 8  # of the SHA-256 that streams carry
 
@@ -67,17 +67,28 @@ def load_weights(codec: str, digest: bytes | None = None) -> Weights:
     if found is None:
         wanted = "" if digest is None else f" with digest {digest.hex()}"
         raise WeightsMissing(f"no weights{wanted} for {codec} are installed; a newer release may have them")
-    raw = _installed(found.file)
-    if raw is None:
-        raise WeightsMissing(f"{found.file} is not installed")
-    if hashlib.sha256(raw).hexdigest() != found.sha256:
-        raise WeightsMismatch(f"{found.file} differs from the pinned file: install it again")
+    raw = _pinned_bytes(found)
     try:
         tensors = load(raw)
     except SafetensorError as error:
         raise WeightsMismatch(f"{found.file} does not open: {error}") from error
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
     return Weights(tensors, header.get("__metadata__", {}), found.digest)
+
+
+def check_weights(codec: str) -> None:
+    """Compare every file of a codec, the older ones too, with its pinned SHA-256; raises as `load_weights` does."""
+    for pin in pinned_weights(codec):
+        _pinned_bytes(pin)
+
+
+def _pinned_bytes(pin: PinnedWeights) -> bytes:
+    raw = _installed(pin.file)
+    if raw is None:
+        raise WeightsMissing(f"{pin.file} is not installed")
+    if hashlib.sha256(raw).hexdigest() != pin.sha256:
+        raise WeightsMismatch(f"{pin.file} differs from the pinned file: install it again")
+    return raw
 
 
 def _installed(name: str) -> bytes | None:

@@ -210,11 +210,57 @@ def serve(
     device: Annotated[Device | None, typer.Option(help="Where codecs with networks run.")] = None,
     engine: Annotated[str, typer.Option(metavar="uvicorn", help="What serves.")] = "uvicorn",
     demo: Annotated[bool, typer.Option("--demo", help="Serve one photograph to itself, compare, and exit.")] = False,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines in without keys.")] = False,
 ) -> None:
     """Run the REST service until SIGTERM or Ctrl-C; LACONIC_* variables set the rest."""
     from .commands import run_serve
 
-    run_serve(host, port, device.value if device else None, engine, demo)
+    run_serve(host, port, device.value if device else None, engine, demo, insecure)
+
+
+keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke the keys that a service asks for.")
+app.add_typer(keys, name="keys")
+KeysFile = Annotated[
+    Path, typer.Option("--file", metavar="F", envvar="LACONIC_KEYS_FILE", help="The keys file; default $LACONIC_KEYS_FILE.")
+]
+KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Whose keys: letters, digits and ._-")]
+
+
+@keys.command("add")
+def keys_add(
+    name: KeyName,
+    file: KeysFile,
+    scopes: Annotated[
+        list[str] | None, typer.Option("--scope", help="encode, decode, jobs, metrics; default the first 3.")
+    ] = None,
+    expires: Annotated[float | None, typer.Option(metavar="DAYS", min=0, help="When it ends; default never.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Default: no limit.")] = None,
+    bytes_per_hour: Annotated[int | None, typer.Option(min=1, help="Of bodies; default: no limit.")] = None,
+) -> None:
+    """Make a key and print it: this once, as the file keeps only its SHA-256."""
+    from .keys import run_add
+
+    run_add(file, name, scopes or ("encode", "decode", "jobs"), expires, requests_per_minute, bytes_per_hour)
+
+
+@keys.command("list")
+def keys_list(file: KeysFile, as_json: Json = False) -> None:
+    """List the keys, without what would let anyone use them."""
+    from .keys import run_list
+
+    run_list(file, as_json)
+
+
+@keys.command("revoke")
+def keys_revoke(
+    name: KeyName,
+    file: KeysFile,
+    identity: Annotated[str | None, typer.Option("--id", help="Only the key with this id.")] = None,
+) -> None:
+    """Take a name's keys away; a running service notices within a second or two."""
+    from .keys import run_revoke
+
+    run_revoke(file, name, identity)
 
 
 if __name__ == "__main__":

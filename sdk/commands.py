@@ -39,6 +39,7 @@ SUITES = {
     "image": True,
     "lossless": True,
     "service": True,
+    "slow-senders": False,
 }  # whether it writes files
 
 
@@ -174,7 +175,7 @@ def run_bench(suite: str, output: Path | None, further: Sequence[str]) -> int:
     if output is not None and not SUITES[suite]:
         raise InvalidSettings(f"{suite} prints its results and writes no files: leave -o out")
     folder = ["--out", str(output or f"bench-{suite}")] if SUITES[suite] else []
-    module = import_module(f"laconic.bench.{suite}")
+    module = import_module(f"laconic.bench.{suite.replace('-', '_')}")
     before = sys.argv
     try:
         sys.argv = [f"laconic bench {suite}", *folder, *further]
@@ -186,7 +187,7 @@ def run_bench(suite: str, output: Path | None, further: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def run_serve(host: str | None, port: int | None, device: str | None, engine: str, demo: bool) -> None:
+def run_serve(host: str | None, port: int | None, device: str | None, engine: str, demo: bool, insecure: bool) -> None:
     """Serve, or show what serving is like."""
     if engine != "uvicorn":
         raise InvalidSettings(f"the engine is uvicorn, not {engine!r}")
@@ -198,7 +199,7 @@ def run_serve(host: str | None, port: int | None, device: str | None, engine: st
     from .service.serve import serve
     from .service.settings import ServiceSettings
 
-    serve(ServiceSettings.from_environment(host=host, port=port, device=device))
+    serve(ServiceSettings.from_environment(host=host, port=port, device=device, insecure=insecure or None))
 
 
 def _output(source: str, output: str | None, ending: str, as_json: bool) -> str:

@@ -4,7 +4,9 @@ LaconicError                            see laconic.codecs.errors for the tree
 └── ServiceError (ConnectionError)      the service cannot be reached, or answers what it should not
     ├── NoSuchJob (LookupError)         the service does not know the job, or no longer
     ├── JobNotDone (TimeoutError)       the job still waits or runs
-    └── JobExpired                      the job's result is no longer kept
+    ├── JobExpired                      the job's result is no longer kept
+    ├── Unauthenticated                 the service wants a key, or does not know this one
+    └── Forbidden                       the key has not the scope that this needs
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ __all__ = [
     "CorruptMedia",
     "CorruptStream",
     "DeviceUnavailable",
+    "Forbidden",
     "InvalidSettings",
     "JobExpired",
     "JobNotDone",
@@ -37,6 +40,7 @@ __all__ = [
     "NoSuchJob",
     "ServiceError",
     "TruncatedStream",
+    "Unauthenticated",
     "UnsupportedMedia",
     "WeightsMismatch",
     "WeightsMissing",
@@ -73,6 +77,18 @@ class JobExpired(ServiceError):
     """The job's result is no longer kept."""
 
     code = "job-expired"
+
+
+class Unauthenticated(ServiceError):
+    """The service wants a key (`Client(url, api_key=...)`), or this one is unknown, revoked or expired."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(ServiceError):
+    """The service knows the key, which has not the scope that the message names."""
+
+    code = "forbidden"
 
 
 # What the command line exits with; a class that is not listed takes its nearest ancestor's code.

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from .authentication import Authentication
 from .job_runner import running_jobs
 from .linger import Linger
 from .logs import Log
@@ -51,6 +52,7 @@ def create_app(settings: ServiceSettings | None = None, log: Log | None = None) 
     app.include_router(coding_routes)
     app.include_router(job_routes)
     app.include_router(status_routes)
+    app.add_middleware(Authentication, runtime=runtime)  # inside of the next, which answers what it refuses
     app.add_middleware(Observation, runtime=runtime)
     app.add_middleware(Linger)
     app.openapi = lambda: openapi_schema(app, runtime)  # type: ignore[method-assign]

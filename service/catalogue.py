@@ -16,7 +16,7 @@ from ..codecs.codec import BatchCodec, Codec
 from ..codecs.errors import DeviceUnavailable, LaconicError, WeightsMissing
 from ..codecs.registry import codec_class, codec_ids, open_codec
 from ..codecs.signals import Image
-from ..codecs.weights import pinned_weights
+from ..codecs.weights import check_weights, pinned_weights
 from .logs import Log
 from .settings import ServiceSettings
 
@@ -120,6 +120,7 @@ def warm_late(catalogue: Catalogue, device: str, log: Log) -> None:
 
 
 def _open(name: str, device: str) -> Served:
+    check_weights(name)  # here, because not every codec reads all of its files when it is opened
     place = compress.device_of(codec_class(name), device)
     return Served(open_codec(name, place), place, _weights(name))
 

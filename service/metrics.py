@@ -11,6 +11,7 @@ from .job_store import STATES, State
 __all__ = ["Metrics"]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+DROPS = ("headers late", "too many", "answer not taken")
 SPANS = ("queue", "read", "transform", "entropy", "write")
 
 
@@ -31,6 +32,9 @@ class Metrics:
         self.rejected = Counter(
             "queue_rejected_total", "Requests refused because the service is full", ["reason"], registry=into
         )
+        self.dropped = Counter(
+            "connections_dropped_total", "Connections closed by the service: " + ", ".join(DROPS), ["reason"], registry=into
+        )
         self.batch = Histogram("batch_size", "Requests coded together", buckets=(1, 2, 4, 8, 16, 32), registry=into)
         self.bytes_in = Counter("bytes_in_total", "Bytes of bodies coded", ["codec"], registry=into)
         self.bytes_out = Counter("bytes_out_total", "Bytes of results", ["codec"], registry=into)
@@ -39,6 +43,8 @@ class Metrics:
         self.jobs_ended = Counter("jobs_ended_total", "Attempts at jobs that ended here", ["op", "state"], registry=into)
         for span in SPANS:
             self.spans.labels(span)
+        for reason in DROPS:
+            self.dropped.labels(reason)
 
     def watch_depth(self, depth: Callable[[], int]) -> None:
         """Read `queue_depth` from here whenever metrics are asked for."""

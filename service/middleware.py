@@ -12,8 +12,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .problems import QueueFull, Unavailable, answer, describe
 from .runtime import Runtime
 
-__all__ = ["Observation"]
+__all__ = ["PROTECTIVE_HEADERS", "Observation"]
 
+# What every answer says unless its route says otherwise. No header allows other origins anything: CORS is off.
+PROTECTIVE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds: counted, not logged
@@ -43,7 +50,10 @@ class Observation:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
-                headers["X-Content-Type-Options"] = "nosniff"
+                for name, value in PROTECTIVE_HEADERS.items():
+                    headers.setdefault(name, value)
+                if status >= 400 or not scope["path"].startswith("/playground"):  # its files are the same for everyone
+                    headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
         self.runtime.in_flight += 1

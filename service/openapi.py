@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from . import problems
+from .authentication import scope_of
 from .catalogue import Catalogue
 from .openapi_jobs import JOB_SCHEMAS, describe_jobs, job_accepted, job_headers
 from .problems import PROBLEMS
@@ -38,6 +39,7 @@ def openapi_schema(app: FastAPI, runtime: Runtime) -> Schema:
     paths["/metrics"]["get"]["responses"]["200"] = _answer("Prometheus text", "text/plain", {"type": "string"})
     _describe_coding(paths)
     describe_jobs(paths, _problems, _CODING)
+    _describe_keys(document, runtime.keys is not None)
     if not runtime.owner.ready:
         return document
     options = _encode_parameters(runtime.catalogue)
@@ -46,6 +48,19 @@ def openapi_schema(app: FastAPI, runtime: Runtime) -> Schema:
     paths["/v1/jobs"]["post"]["parameters"] += [*options, callback]
     app.openapi_schema = document
     return document
+
+
+def _describe_keys(document: Schema, in_force: bool) -> None:
+    """Add what keys change: which operations need one where keys are in force, and the answers to those that are refused."""
+    document["components"]["securitySchemes"] = {
+        "key": {"type": "http", "scheme": "bearer", "description": "`laconic keys add`"}
+    }
+    for path, methods in document["paths"].items():
+        needed = scope_of(path)
+        for operation in methods.values() if needed else ():
+            operation["responses"] |= _problems((401, 403, 429))
+            if in_force:
+                operation |= {"security": [{"key": []}], "x-scope": needed}
 
 
 def _describe_coding(paths: Schema) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -30,6 +31,8 @@ __all__ = [
     "BadRequest",
     "BodyTimeout",
     "ClientGone",
+    "Forbidden",
+    "HeaderTimeout",
     "IdempotencyMismatch",
     "JobCancelled",
     "JobExpired",
@@ -41,8 +44,10 @@ __all__ = [
     "Problem",
     "QueueFull",
     "RangeNotSatisfiable",
+    "RateLimited",
     "RequestTimeout",
     "StorageFailed",
+    "Unauthenticated",
     "Unavailable",
     "answer",
     "describe",
@@ -98,6 +103,42 @@ class RequestTimeout(LaconicError, TimeoutError):
     """The work took longer than a request may."""
 
     code = "request-timeout"
+
+
+class HeaderTimeout(LaconicError, TimeoutError):
+    """A request's headers did not arrive in time."""
+
+    code = "header-timeout"
+
+
+class Unauthenticated(LaconicError):
+    """There is no key, or none that is good here; the answer names the scheme (RFC 6750)."""
+
+    code = "unauthenticated"
+
+    def __init__(self, message: str, refused: bool = False) -> None:
+        super().__init__(message)
+        self.headers = {"WWW-Authenticate": 'Bearer realm="laconic"' + (', error="invalid_token"' if refused else "")}
+
+
+class Forbidden(LaconicError):
+    """The key is good but has not the scope that the path needs."""
+
+    code = "forbidden"
+
+    def __init__(self, message: str, scope: str) -> None:
+        super().__init__(message)
+        self.headers = {"WWW-Authenticate": f'Bearer realm="laconic", error="insufficient_scope", scope="{scope}"'}
+
+
+class RateLimited(LaconicError):
+    """A key has used what it may in this window; `retry_after` is in seconds, `headers` say where it stands."""
+
+    code = "rate-limited"
+
+    def __init__(self, message: str, retry_after: int, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.retry_after, self.headers = retry_after, headers
 
 
 class ClientGone(LaconicError):
@@ -170,10 +211,13 @@ PROBLEMS: dict[type[BaseException], Problem] = {
     CorruptMedia: Problem(400, "The media file is damaged"),
     CorruptStream: Problem(400, "The .lcn file is damaged"),
     TruncatedStream: Problem(400, "The .lcn file ends too early"),
+    Unauthenticated: Problem(401, "A key is needed"),
+    Forbidden: Problem(403, "The key does not allow this"),
     NoSuchCodec: Problem(404, "No such codec"),
     NoSuchJob: Problem(404, "No such job"),
     NotAcceptable: Problem(406, "No acceptable output format"),
     BodyTimeout: Problem(408, "The body came too slowly"),
+    HeaderTimeout: Problem(408, "The headers came too slowly"),
     JobNotDone: Problem(409, "The job is not done"),
     JobCancelled: Problem(409, "The job was cancelled"),
     JobExpired: Problem(410, "The result has expired"),
@@ -185,6 +229,7 @@ PROBLEMS: dict[type[BaseException], Problem] = {
     WeightsMissing: Problem(422, "Weights that this needs are not installed here"),
     WeightsMismatch: Problem(422, "The weights installed here are not the ones that this needs"),
     QueueFull: Problem(429, "Too many requests"),
+    RateLimited: Problem(429, "The key has used its share"),
     ClientGone: Problem(499, "The client closed the connection"),
     Exception: Problem(500, "Internal error"),
     JobLost: Problem(500, "The service died while the job ran"),
@@ -235,11 +280,11 @@ def answer(error: BaseException, instance: str, request_id: str) -> Response:
     """Return the error as `application/problem+json`, whatever it is."""
     status = describe(error)[0].status
     headers: dict[str, str] = {}
-    if isinstance(error, QueueFull | Unavailable | JobNotDone):
+    if isinstance(error, QueueFull | RateLimited | Unavailable | JobNotDone):
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, RangeNotSatisfiable):
         headers["Content-Range"] = f"bytes */{error.length}"
-    if isinstance(error, HTTPException) and error.headers:
+    if isinstance(error, HTTPException | Unauthenticated | Forbidden | RateLimited) and error.headers:
         headers.update(error.headers)
     if status in (408, 413):  # the body was not read to its end
         headers["Connection"] = "close"

@@ -12,11 +12,13 @@ from typing import ParamSpec, TypeVar
 from ..codecs.errors import InvalidSettings
 from ..codecs.limits import Limits
 from ..codecs.registry import codec_ids
+from .allowances import Allowances
 from .body import BodyReader
 from .catalogue import Catalogue, open_catalogue, set_threads, warm_late
 from .coding import Coder, Job, Outcome
 from .gate import Gate
 from .jobs import Jobs
+from .keys import Keys
 from .logs import Log, make_log
 from .metrics import Metrics
 from .owner import DeviceOwner
@@ -51,6 +53,8 @@ class Runtime:
         )
         self.metrics.watch_depth(lambda: self.owner.depth)
         self.jobs = Jobs(settings)
+        self.keys = None if settings.keys_file is None else Keys(settings.keys_file, self.log)
+        self.allowances = Allowances()
         self.draining = False
         self.in_flight = 0
         self._catalogue: Catalogue | None = None

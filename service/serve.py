@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import resource
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
-from ..codecs.errors import DeviceUnavailable
+from ..codecs.errors import DeviceUnavailable, InvalidSettings
 from .allocator import keep_memory
 from .app import create_app
-from .logs import Log, uvicorn_log_config
+from .connection import Connection, sweep
+from .logs import Log, make_log, uvicorn_log_config
 from .runtime import Runtime
-from .settings import ServiceSettings
+from .settings import ServiceSettings, variable
 
 __all__ = ["background", "serve"]
+
+SWEEP_TICKS = 5  # of uvicorn's main loop, a tenth of a second each
+OTHER_DESCRIPTORS = 256  # files and sockets beside clients' connections
 
 
 class DrainingServer(uvicorn.Server):
@@ -32,7 +40,7 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: ServiceSettings) -> None:
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=Connection,
             ws="none",
             lifespan="on",
             access_log=False,
@@ -57,6 +65,9 @@ class DrainingServer(uvicorn.Server):
         """Return whether to leave the main loop: told to, failed to start, or drained."""
         if self.runtime.owner.failure is not None:
             return True
+        if counter % SWEEP_TICKS == 0:
+            connections = cast(set[Connection], self.server_state.connections)
+            sweep(connections, asyncio.get_running_loop().time(), self.runtime.settings.max_buffered_bytes)
         if self._drain_ends is not None and (self.runtime.in_flight == 0 or time.monotonic() > self._drain_ends):
             self.should_exit = True
         return await super().on_tick(counter)
@@ -65,6 +76,8 @@ class DrainingServer(uvicorn.Server):
 def listen(settings: ServiceSettings) -> socket.socket:
     """Return a listening socket for the settings' host and port; raises `OSError` when that is taken.
 
+    Raises `InvalidSettings` where other machines could reach it and there are no keys, unless `insecure` says that they may.
+
     It is made with TCP named as its protocol: asyncio turns Nagle's algorithm off only then, and 40 ms per answer with it.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -72,11 +85,37 @@ def listen(settings: ServiceSettings) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((settings.host, settings.port))
+        _check_reach(listener, settings)
         listener.listen(2048)
-    except OSError:
+    except (OSError, InvalidSettings):
         listener.close()
         raise
     return listener
+
+
+def _check_reach(listener: socket.socket, settings: ServiceSettings) -> None:
+    """Look at the address itself, bound but not yet listening: a name may stand for any."""
+    if settings.keys_file is None and not settings.insecure and not ip_address(listener.getsockname()[0]).is_loopback:
+        raise InvalidSettings(
+            f"host {settings.host!r} can be reached from other machines, and there are no keys: make one with "
+            f"`laconic keys add NAME --file F` and set {variable('keys_file')}=F, or, where something in front of the service "
+            f"decides who may use it, --insecure or {variable('insecure')}=true"
+        )
+
+
+def _with_descriptors(settings: ServiceSettings, log: Log) -> ServiceSettings:
+    """Raise the process's limit on open files to what `max_connections` needs; where it may not, have fewer connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = settings.max_connections + OTHER_DESCRIPTORS
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return settings
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed == needed:
+        return settings
+    connections = max(1, allowed - OTHER_DESCRIPTORS)
+    log.warning("fewer connections", max_connections=connections, open_files=allowed, setting=variable("max_connections"))
+    return settings.model_copy(update={"max_connections": connections})
 
 
 def serve(settings: ServiceSettings | None = None) -> None:
@@ -85,9 +124,10 @@ def serve(settings: ServiceSettings | None = None) -> None:
     Logs `listening` with the address as soon as connections are accepted. Raises `OSError` when the port is taken,
     `DeviceUnavailable` or another `LaconicError` when no codec can be opened.
     """
-    settings = settings or ServiceSettings.from_environment()
+    log = make_log()
+    settings = _with_descriptors(settings or ServiceSettings.from_environment(), log)
     keep_memory()
-    app = create_app(settings)
+    app = create_app(settings, log)
     server = DrainingServer(app, settings)
     server.runtime.jobs.open()
     with listen(settings) as listener:

@@ -21,6 +21,10 @@ def _split(value: object) -> object:
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
+def _no_path(value: object) -> object:
+    return None if value == "" else value  # as `LACONIC_KEYS_FILE=` in a compose file gives it
+
+
 class ServiceSettings(BaseModel):
     """Where the service listens and what it allows; every field is read from `LACONIC_<FIELD>`.
 
@@ -52,6 +56,11 @@ class ServiceSettings(BaseModel):
     job_lease_s: float = Field(default=15.0, ge=0.2, description="time after which the job of a dead process starts again")
     webhook_secret: SecretStr | None = Field(default=None, description="signs webhooks; without it there are none")
     webhook_allow_private: bool = Field(default=False, description="whether webhooks may go to private addresses")
+    keys_file: Annotated[Path | None, BeforeValidator(_no_path)] = Field(default=None, description="keys that may use it")
+    insecure: bool = Field(default=False, description="whether it may listen beyond this machine without keys")
+    header_timeout_s: float = Field(default=10.0, gt=0, description="time to send a request's headers")
+    send_timeout_s: float = Field(default=30.0, gt=0, description="how long an answer may wait without being taken")
+    max_connections: int = Field(default=2000, ge=1, description="connections open at once; more get 503")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> ServiceSettings:
