@@ -230,9 +230,7 @@ KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Whose keys: letter
 def keys_add(
     name: KeyName,
     file: KeysFile,
-    scopes: Annotated[
-        list[str] | None, typer.Option("--scope", help="encode, decode, jobs, metrics; default the first 3.")
-    ] = None,
+    scopes: Annotated[list[str] | None, typer.Option("--scope", help="encode, decode, jobs (the default), metrics.")] = None,
     expires: Annotated[float | None, typer.Option(metavar="DAYS", min=0, help="When it ends; default never.")] = None,
     requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Default: no limit.")] = None,
     bytes_per_hour: Annotated[int | None, typer.Option(min=1, help="Of bodies; default: no limit.")] = None,

@@ -1,7 +1,7 @@
 """How much each key has used of what it may: requests a minute, and bytes of bodies an hour.
 
-Fixed windows that begin with a key's first use after the last one ended. Few lines, and so ours: `limits`, the library for this,
-brings two more packages, and its exact windows keep an entry for each unit, which for bytes is millions.
+Fixed windows that begin with a key's first use after the last one ended. Few lines, and so ours: `limits`, the library for
+this, brings two more packages, and its exact windows keep an entry for each unit, which for bytes is millions.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Allowance:
         self._requests, self._bytes, self._clock = requests, content, clock
 
     def take_request(self, length: int) -> None:
-        """Count a request whose body claims so many bytes; nothing is counted where `RateLimited` or `LimitExceeded` is raised."""
+        """Count a request whose body claims so many bytes; counts nothing where it raises `RateLimited` or `LimitExceeded`."""
         self._check(self._requests, 1, "requests a minute")
         self._check(self._bytes, length, "bytes an hour")
         if self._requests is not None:

@@ -1,6 +1,6 @@
-"""One HTTP/1.1 connection with the deadlines and bounds that uvicorn leaves out: slow headers, answers not taken, too many at once.
+"""One HTTP/1.1 connection with what uvicorn leaves out: deadlines for headers and for taking answers, a bound on their number.
 
-Everything here is looked at in one sweep over all connections, twice a second: cheaper than timers for each, and no finer than needed.
+One sweep looks at all connections twice a second: cheaper than timers for each, and fine enough.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Connection(H11Protocol):
         self._refuse(BadRequest(msg))
 
     def check(self, now: float) -> None:
-        """End the connection if its headers are late, or if its client does not take what it is sent; `now` is the loop's time."""
+        """End the connection if its headers are late or its client does not take what it is sent; `now` is the loop's time."""
         if self._head_due is not None and now >= self._head_due and not self.transport.is_closing():
             self._runtime.metrics.dropped.labels("headers late").inc()
             seconds = f"{self._settings.header_timeout_s:g} s"
@@ -98,7 +98,7 @@ class Connection(H11Protocol):
 
 
 def sweep(connections: Iterable[Connection], now: float, most_unsent: int) -> None:
-    """Check every connection. Together their unsent answers hold `most_unsent` bytes; beyond it the longest stuck are dropped."""
+    """Check every connection; where their unsent answers are more than `most_unsent` bytes together, drop the longest stuck."""
     waiting = list(connections)
     for connection in waiting:
         connection.check(now)

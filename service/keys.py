@@ -1,7 +1,7 @@
 """Keys that may use the service: a JSON file with, for each, whose it is, what it opens, and the SHA-256 of its secret.
 
 A key reads `lcn_ID_SECRET`. The id finds the entry; the secret is 256 random bits. Nobody guesses or searches those, so a plain
-SHA-256 protects them at rest: slow hashes are for passwords, which people choose from few, and would cost every request their time.
+SHA-256 protects them at rest: slow hashes are for passwords, which people choose from few, and cost every request their time.
 A name may have several keys at once, which is how one is replaced without a pause.
 """
 
