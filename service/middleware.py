@@ -7,6 +7,7 @@ import time
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .problems import QueueFull, Unavailable, answer, describe
@@ -58,6 +59,7 @@ class Observation:
 
         self.runtime.in_flight += 1
         try:
+            _check_framing(scope)
             await self.app(scope, receive, send_observed)
         except Exception as error:
             self._note_failure(error, request_id)
@@ -89,3 +91,11 @@ class Observation:
                 milliseconds=round(seconds * 1000, 2),
                 **scope["state"]["notes"],
             )
+
+
+def _check_framing(scope: Scope) -> None:
+    """Refuse a body of two lengths, of which a proxy may believe the other (RFC 9112, section 6.3), and whatever follows it."""
+    names = {name for name, _ in scope["headers"]}
+    if {b"content-length", b"transfer-encoding"} <= names:
+        detail = "a request has Content-Length or Transfer-Encoding, not both"
+        raise HTTPException(400, detail, {"Connection": "close"})
