@@ -39,7 +39,7 @@ SUITES = {
     "image": True,
     "lossless": True,
     "service": True,
-    "slow-senders": False,
+    "slow-senders": True,
 }  # whether it writes files
 
 

@@ -63,7 +63,11 @@ class Authentication:
         headers = Headers(scope=scope)
         key = self.runtime.keys.authenticate(headers.getlist("authorization"))
         scope["state"]["key_name"] = scope["state"]["notes"]["key"] = key.name
-        _check_scope(key, path)
+        _check_scope(key, path, scope_of(path))
+        if (
+            "respond-async" in headers.get("prefer", "").lower()
+        ):  # makes a job of the request, which only that scope may ask for
+            _check_scope(key, path, "jobs")
         allowance = self.runtime.allowances.of(key)
         allowance.take_request(_declared_length(headers))
         await self.app(scope, _counted(receive, allowance), _told(send, allowance))
@@ -75,8 +79,7 @@ def _routed_path(scope: Scope) -> str:
     return path[len(prefix) :] if prefix and path.startswith(f"{prefix}/") else path
 
 
-def _check_scope(key: Key, path: str) -> None:
-    needed = scope_of(path)
+def _check_scope(key: Key, path: str, needed: str | None) -> None:
     if needed is None:
         if not OPEN.fullmatch(path):  # where it is open to other methods, routing says so
             raise HTTPException(404)

@@ -1,0 +1,151 @@
+"""A service in a process of its own for the suites that load it: started, watched, ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import httpx
+
+__all__ = ["ServiceProcess", "running_service"]
+
+START_S = 180.0
+LINES = 400  # of the log that are kept
+
+
+class ServiceProcess:
+    """A service that runs: its URL, the end of its log, and what its processes use."""
+
+    def __init__(self, url: str, process: subprocess.Popen[str], log: deque[str]) -> None:
+        self.url, self._process, self._log = url, process, log
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
+
+    def failures(self) -> list[str]:
+        """Return the lines of the log about failures, among the last ones."""
+        return [line for line in list(self._log) if '"failure"' in line or "Traceback" in line]
+
+    def resident_mib(self) -> float:
+        """Return the resident memory of the service and its workers in MiB, shared pages once; NaN where there is no /proc."""
+        return sum(_pss_mib(process) for process in self._processes())
+
+    def reset_peak(self) -> float:
+        """Return the resident MiB of all processes, each for itself, and forget the peaks so far."""
+        for process in self._processes():
+            Path(f"/proc/{process}/clear_refs").write_text("5")
+        return sum(_status_mib(process, "VmRSS") for process in self._processes())
+
+    def peak_mib(self) -> float:
+        """Return the sum of the highest resident MiB since `reset_peak` of every process that is there now."""
+        return sum(_status_mib(process, "VmHWM") for process in self._processes())
+
+    def processor_seconds(self) -> float:
+        """Return the processor time that the service and its workers have used; NaN where there is no /proc."""
+        return sum(_processor_seconds(process) for process in self._processes())
+
+    def _processes(self) -> list[int]:
+        """Return the service's process and all below it."""
+        if not Path("/proc/self").exists():
+            return [self._process.pid]
+        parents = {int(path.name): _parent(path) for path in Path("/proc").iterdir() if path.name.isdigit()}
+        found = [self._process.pid]
+        for process in found:  # which grows
+            found += [child for child, parent in parents.items() if parent == process]
+        return found
+
+
+@contextmanager
+def running_service(settings: Mapping[str, object]) -> Iterator[ServiceProcess]:
+    """Run a service with these settings (fields of `ServiceSettings`) on a free port and yield it once it is ready.
+
+    Raises `RuntimeError` when it does not start.
+    """
+    given = {f"LACONIC_{name.upper()}": str(value) for name, value in {"port": 0, **settings}.items() if value is not None}
+    command = [sys.executable, "-P", "-m", "laconic.service.serve"]
+    with subprocess.Popen(command, env=os.environ | given, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            url = _address(process.stderr)
+            service = ServiceProcess(url, process, _keep_reading(process.stderr))
+            _wait_until_ready(service)
+            yield service
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _address(log: IO[str]) -> str:
+    said = deque[str](maxlen=5)
+    for line in log:
+        said.append(line)
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if event.get("event") == "listening":
+            return str(event["url"])
+    raise RuntimeError(f"the service ended before it listened: {''.join(said)}")
+
+
+def _keep_reading(log: IO[str]) -> deque[str]:
+    """Empty the pipe from a thread, so that the service never blocks on its log; returns the lines to come."""
+    lines: deque[str] = deque(maxlen=LINES)
+    threading.Thread(target=lines.extend, args=(log,), daemon=True).start()
+    return lines
+
+
+def _wait_until_ready(service: ServiceProcess) -> None:
+    deadline = time.monotonic() + START_S
+    while service.alive and time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{service.url}/readyz", timeout=START_S).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass  # it ends, or has not begun to accept
+        time.sleep(0.1)
+    raise RuntimeError(f"the service is not ready after {START_S:.0f} s")
+
+
+def _parent(folder: Path) -> int:
+    try:
+        return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, IndexError):
+        return 0  # it has ended meanwhile
+
+
+def _pss_mib(process: int) -> float:
+    """Return the memory of a process in MiB, of pages that n processes share an nth."""
+    try:
+        text = Path(f"/proc/{process}/smaps_rollup").read_text()
+    except FileNotFoundError:
+        return 0.0 if Path("/proc/self").exists() else float("nan")
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024
+
+
+def _status_mib(process: int, field: str) -> float:
+    """Return a field of a process's status, in MiB; 0 for a process that has ended."""
+    try:
+        text = Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return 0.0
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith(field)), 0) / 1024
+
+
+def _processor_seconds(process: int) -> float:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0 if Path("/proc/self").exists() else float("nan")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
