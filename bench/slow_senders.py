@@ -69,10 +69,7 @@ class SlowSenders:
             ("`/livez` p50 / p99 without them", f"{self.alone_p50_ms:.1f} / {self.alone_p99_ms:.1f} ms"),
             ("`/livez` p50 / p99 / slowest", f"{self.livez_p50_ms:.1f} / {self.livez_p99_ms:.1f} / {self.livez_max_ms:.1f} ms"),
             ("`/livez` without an answer", f"{self.failures} of {self.questions:,}"),
-            (
-                "pictures coded meanwhile",
-                f"{self.pictures - self.pictures_failed} of {self.pictures}, p50 {self.picture_p50_ms:.0f} ms",
-            ),
+            ("pictures coded meanwhile", f"{coded} of {self.pictures}, p50 {self.picture_p50_ms:.0f} ms"),
         ]
         title = f"{self.sockets:,} slow connections for {self.seconds:.0f} s"
         return "\n".join([f"| {title} | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows), ""])
