@@ -64,9 +64,7 @@ class Authentication:
         key = self.runtime.keys.authenticate(headers.getlist("authorization"))
         scope["state"]["key_name"] = scope["state"]["notes"]["key"] = key.name
         _check_scope(key, path, scope_of(path))
-        if (
-            "respond-async" in headers.get("prefer", "").lower()
-        ):  # makes a job of the request, which only that scope may ask for
+        if "respond-async" in ",".join(headers.getlist("prefer")).lower():  # makes a job of the request
             _check_scope(key, path, "jobs")
         allowance = self.runtime.allowances.of(key)
         allowance.take_request(_declared_length(headers))

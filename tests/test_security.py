@@ -266,8 +266,8 @@ def test_a_scope_opens_its_paths_and_no_others(client: httpx.Client, scoped: dic
 
 def test_asking_for_a_job_needs_the_scope_of_jobs(client: httpx.Client, scoped: dict[str, str]) -> None:
     """Whatever the path: `Prefer: respond-async` makes a job of a request (RFC 7240)."""
-    for preference in ("respond-async", "wait=3, Respond-Async;x=1"):
-        headers = {**bearer(scoped["encode"]), "Prefer": preference}
+    for preferences in (["respond-async"], ["wait=3, Respond-Async;x=1"], ["wait=3", "respond-async"]):
+        headers = [*bearer(scoped["encode"]).items(), *(("Prefer", preference) for preference in preferences)]
         assert "'jobs'" in problem_of(client.post("/v1/encode", content=PNG, headers=headers), 403, "forbidden")["detail"]
     assert client.post("/v1/encode", content=PNG, headers={**bearer(scoped["encode"]), "Prefer": "wait=3"}).status_code == 200
 
