@@ -405,3 +405,15 @@ def test_tampered_weights_are_not_served(codec: str, file: str, tmp_path: Path, 
     finally:
         for cached in caches:
             cached.cache_clear()
+
+
+# The document
+
+
+def test_every_test_that_the_document_names_exists() -> None:
+    root = Path(__file__).resolve().parent.parent
+    named = set(re.findall(r"`(test_\w+)`", (root / "docs" / "security.md").read_text()))
+    defined = {
+        name for path in (root / "tests").glob("test_*.py") for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)
+    }
+    assert len(named) > 40 and named - defined == set()
