@@ -27,7 +27,9 @@ from .settings import ServiceSettings, variable
 
 __all__ = ["background", "serve"]
 
-SWEEP_TICKS = 5  # of uvicorn's main loop, a tenth of a second each
+SWEEP_TICKS = 2  # of uvicorn's main loop, a tenth of a second each
+BACKLOG = 2048  # connections that wait in the system to be accepted
+ACCEPTED_AT_ONCE = 64  # before others get their turn
 OTHER_DESCRIPTORS = 256  # files and sockets beside clients' connections
 
 
@@ -46,11 +48,18 @@ class DrainingServer(uvicorn.Server):
             access_log=False,
             server_header=False,
             log_config=uvicorn_log_config(),
+            backlog=ACCEPTED_AT_ONCE,
             timeout_graceful_shutdown=1,  # only closes connections: requests were waited for before
         )
         super().__init__(config)
         self.runtime: Runtime = app.state.runtime
         self._drain_ends: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept. To asyncio one number is how many may wait and how many it accepts at a time: set them apart."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; the second time, stop."""
@@ -86,7 +95,7 @@ def listen(settings: ServiceSettings) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((settings.host, settings.port))
         _check_reach(listener, settings)
-        listener.listen(2048)
+        listener.listen(BACKLOG)
     except (OSError, InvalidSettings):
         listener.close()
         raise

@@ -236,8 +236,8 @@ class Stuck:
     def __init__(self, unsent: int, since: float) -> None:
         self.unsent, self.unsent_since, self.dropped = unsent, since, False
 
-    def check(self, now: float) -> None:
-        pass
+    def check(self, now: float) -> bool:
+        return False
 
     def drop(self) -> None:
         self.dropped = True
