@@ -181,7 +181,23 @@ def test_what_is_open_is_open(client: httpx.Client) -> None:
         assert is_open("GET", path) and not is_open("POST", path)
 
 
-def test_a_path_that_is_in_no_table_does_not_exist(client: httpx.Client, everything: str) -> None:
+def test_a_route_that_is_in_no_table_does_not_exist(keys_file: Path, everything: str) -> None:
+    """A forgotten route is closed to everyone, whatever the key."""
+    app = create_app(ServiceSettings(keys_file=keys_file, codecs=("webp",)), make_log(io.StringIO()))
+
+    @app.get("/v1/forgotten")
+    async def forgotten() -> str:
+        return "reached"
+
+    async def ask() -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as service:
+            headers = ({}, bearer(everything))
+            return [(await service.get("/v1/forgotten", headers=header)).status_code for header in headers]
+
+    assert asyncio.run(ask()) == [401, 404]
+
+
+def test_a_path_that_does_not_exist_is_not_found_with_a_key(client: httpx.Client, everything: str) -> None:
     problem_of(client.get("/nothing", headers=bearer(everything)), 404, "not-found")
     problem_of(client.post("//v1/encode", content=PNG, headers=bearer(everything)), 404, "not-found")
 
