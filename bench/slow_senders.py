@@ -8,12 +8,14 @@ connection each time.
 from __future__ import annotations
 
 import argparse
-import asyncio
+import contextlib
 import http.client
 import itertools
 import json
 import multiprocessing
 import resource
+import selectors
+import socket
 import statistics
 import sys
 import time
@@ -32,7 +34,9 @@ from .service_process import running_service
 __all__ = ["SlowSenders", "main", "run"]
 
 OPEN_S = 20.0  # to open all connections
+ALONE_S = 20.0  # of questions before there are connections
 PROBE_S = 0.05  # between two questions
+PARTS = 20  # of the crowd, which send their bytes one after the other within a second
 CODE_EACH = 20  # questions between two pictures that are coded
 HEADS = (
     b"",
@@ -84,10 +88,10 @@ def run(sockets: int = 1000, seconds: float = 60.0, out: Path | None = None) -> 
         parts = urlsplit(service.url)
         host, port = str(parts.hostname), int(parts.port or 80)
         alone = _Questions(host, port)
-        alone.ask_for(min(5.0, seconds))
+        alone.ask_for(min(ALONE_S, seconds))
         context = multiprocessing.get_context("spawn")
-        opened, closed, stop = context.Value("i", 0), context.Value("i", 0), context.Event()
-        process = context.Process(target=_send_slowly, args=(host, port, sockets, opened, closed, stop), daemon=True)
+        opened, closed = context.Value("i", 0), context.Value("i", 0)
+        process = context.Process(target=_send_slowly, args=(host, port, sockets, opened, closed), daemon=True)
         process.start()
         try:
             _wait_until_open(opened, sockets)
@@ -95,9 +99,8 @@ def run(sockets: int = 1000, seconds: float = 60.0, out: Path | None = None) -> 
             during.ask_for(seconds)
             count = closed.value
         finally:
-            stop.set()
-            process.join(10)
             process.kill()
+            process.join()
     measured = SlowSenders(
         sockets=sockets,
         seconds=seconds,
@@ -170,52 +173,69 @@ def _wait_until_open(opened: Synchronized[int], sockets: int) -> None:
         time.sleep(0.05)
 
 
-def _send_slowly(
-    host: str, port: int, sockets: int, opened: Synchronized[int], closed: Synchronized[int], stop: object
-) -> None:
-    """Keep so many connections open until told to stop; the body of a process."""
+class _SlowCrowd:
+    """Connections that never finish what they began, on one selector: cheap, so that what is measured is the service."""
+
+    def __init__(self, host: str, port: int, opened: Synchronized[int], closed: Synchronized[int]) -> None:
+        self._place, self._opened, self._closed = (host, port), opened, closed
+        self._ready = selectors.DefaultSelector()
+        self._connections: dict[int, socket.socket] = {}  # by their number in the crowd
+
+    def open(self, number: int) -> None:
+        """Open a connection and begin a request as this number does."""
+        try:
+            connection = socket.create_connection(self._place, timeout=5)
+            connection.sendall(_head(number))
+        except OSError:
+            return  # the next round tries again
+        connection.setblocking(False)
+        self._ready.register(connection, selectors.EVENT_READ, number)
+        self._connections[number] = connection
+        self._opened.value += 1
+
+    def read(self, seconds: float) -> None:
+        """Wait so long for answers, and open those connections again that the service has closed."""
+        for key, _ in self._ready.select(seconds):
+            connection = self._connections[key.data]
+            try:
+                if connection.recv(65536):
+                    continue  # an answer; the end is still to come
+            except BlockingIOError:
+                continue
+            except OSError:
+                pass  # reset, which is an end as well
+            self._ready.unregister(connection)
+            del self._connections[key.data]
+            connection.close()
+            self._opened.value -= 1
+            self._closed.value += 1
+            self.open(key.data)
+
+    def send(self, numbers: Iterable[int]) -> None:
+        """Send one byte more of these, where they have begun a request; open those that could not be opened."""
+        for number in numbers:
+            if number not in self._connections:
+                self.open(number)
+            elif _head(number):
+                with contextlib.suppress(OSError):
+                    self._connections[number].send(b"x")
+
+
+def _head(number: int) -> bytes:
+    return HEADS[number % len(HEADS)]
+
+
+def _send_slowly(host: str, port: int, sockets: int, opened: Synchronized[int], closed: Synchronized[int]) -> None:
+    """Keep so many connections open for ever, each with a byte a second; the body of a process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < sockets + 100:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(sockets + 100, hard), hard))
-
-    async def one(number: int) -> None:
-        while True:
-            try:
-                reader, writer = await asyncio.open_connection(host, port)
-            except OSError:
-                await asyncio.sleep(0.1)
-                continue
-            opened.value += 1
-            try:
-                await _drip(reader, writer, HEADS[number % len(HEADS)])
-            finally:
-                opened.value -= 1
-                closed.value += 1
-                writer.close()
-
-    async def all_of_them() -> None:
-        tasks = [asyncio.create_task(one(number)) for number in range(sockets)]
-        while not stop.is_set():  # type: ignore[attr-defined]  # an Event, whose class multiprocessing does not name
-            await asyncio.sleep(0.2)
-        for task in tasks:
-            task.cancel()
-
-    asyncio.run(all_of_them())
-
-
-async def _drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes) -> None:
-    """Send the head, then a byte a second (nothing where there is no head), until the service closes."""
-    writer.write(head)
-    while True:
-        try:
-            async with asyncio.timeout(1.0):
-                await reader.read()  # returns when the service closes
-            return
-        except TimeoutError:
-            if head:
-                writer.write(b"x")
-        except ConnectionError:
-            return
+    crowd = _SlowCrowd(host, port, opened, closed)
+    for part in itertools.cycle(range(PARTS)):
+        ends = time.monotonic() + 1 / PARTS
+        crowd.send(range(part, sockets, PARTS))
+        while (left := ends - time.monotonic()) > 0:
+            crowd.read(left)
 
 
 def _quantile(values: list[float], part: float) -> float:
