@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -84,7 +85,7 @@ def run(sockets: int = 1000, seconds: float = 60.0, out: Path | None = None) -> 
 
     Raises `RuntimeError` when the service does not start or the connections cannot be opened.
     """
-    with running_service({"threads": 1, "codecs": "webp"}) as service:
+    with TemporaryDirectory() as folder, running_service({"threads": 1, "codecs": "webp", "state_dir": folder}) as service:
         parts = urlsplit(service.url)
         host, port = str(parts.hostname), int(parts.port or 80)
         alone = _Questions(host, port)

@@ -59,10 +59,10 @@ def test_the_environment_allows_a_public_bind(path: Path) -> None:
 
 
 @pytest.fixture
-def insecure_service() -> Iterator[tuple[subprocess.Popen[str], int]]:
+def insecure_service(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """`laconic serve --insecure` on all addresses, and its port."""
     command = [sys.executable, "-P", "-m", "laconic.cli", "serve", "--host", "0.0.0.0", "--port", "0", "--insecure"]
-    environment = os.environ | {"LACONIC_CODECS": "jpeg", "LACONIC_THREADS": "1"}
+    environment = os.environ | {"LACONIC_CODECS": "jpeg", "LACONIC_THREADS": "1", "LACONIC_STATE_DIR": str(tmp_path)}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         line = json.loads(process.stderr.readline())
