@@ -323,9 +323,7 @@ def test_a_key_that_is_added_while_the_service_runs_is_good_at_once(client: http
         time.sleep(0.05)
 
 
-def test_jobs_belong_to_the_name_of_the_key(
-    client: httpx.Client, keys_file: Path, everything: str, scoped: dict[str, str]
-) -> None:
+def test_jobs_belong_to_the_name_of_the_key(client: httpx.Client, everything: str, scoped: dict[str, str]) -> None:
     made = client.post("/v1/jobs?op=encode&codec=webp&quality=30", content=PNG, headers=bearer(everything))
     assert made.status_code == 202
     for path in (made.headers["location"], f"{made.headers['location']}/result", f"{made.headers['location']}/events"):
