@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .errors import DeviceUnavailable, InvalidSettings
 
-__all__ = ["DEVICES", "resolve"]
+__all__ = ["DEVICES", "check_exact", "resolve"]
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -26,3 +26,14 @@ def resolve(device: str = "auto") -> str:
     if device == "cuda":
         raise DeviceUnavailable("there is no CUDA device that torch can use; use the device cpu or auto")
     return "cpu"
+
+
+def check_exact(device: str) -> None:
+    """Raise `DeviceUnavailable` where a device ("cpu" or "cuda") does not compute integer networks exactly."""
+    from ..entropy.errors import InexactDevice  # these import torch
+    from ..entropy.integer_network import self_test
+
+    try:
+        self_test(device)
+    except InexactDevice as error:
+        raise DeviceUnavailable(str(error)) from error

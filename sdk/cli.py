@@ -1,4 +1,4 @@
-"""The command line: `laconic encode`, `decode`, `inspect`, `test`, `codecs`, `compare`, `bench`, `serve`, `jobs`.
+"""The command line: `laconic encode`, `decode`, `inspect`, `test`, `codecs`, `compare`, `bench`, `doctor`, `serve`, `jobs`.
 
 Results go to standard output, everything else to standard error. The exit codes are those of `laconic.errors.EXIT_CODES`.
 What a command needs is imported when it runs, so that `--help` and mistakes answer at once.
@@ -201,6 +201,14 @@ def bench(
     from .commands import run_bench
 
     raise typer.Exit(run_bench(suite, output, context.args))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check devices, weights, codecs, kernels, libraries, settings and folders of this installation."""
+    from .commands import run_doctor
+
+    raise typer.Exit(run_doctor(as_json))
 
 
 @app.command()

@@ -23,6 +23,7 @@ __all__ = [
     "run_codecs",
     "run_compare",
     "run_decode",
+    "run_doctor",
     "run_encode",
     "run_inspect",
     "run_serve",
@@ -185,6 +186,23 @@ def run_bench(suite: str, output: Path | None, further: Sequence[str]) -> int:
     finally:
         sys.argv = before
     return result if isinstance(result, int) else 0
+
+
+def run_doctor(as_json: bool) -> int:
+    """Check this installation; returns the exit code."""
+    from .doctor import examine, exit_status, versions
+
+    with progress_bar() as progress:
+        findings = examine(progress)
+    status = exit_status(findings)
+    if as_json:
+        _print_json(healthy=status == 0, versions=versions(), findings=[dataclasses.asdict(finding) for finding in findings])
+        return status
+    rows = [("*" * (one.state != "ok") + one.check, one.state, one.found, one.advice) for one in findings]
+    print_table("", ("check", "state", "found", "what to do"), rows, left=4)
+    bad = {state: sum(one.state == state for one in findings) for state in ("failed", "warning")}
+    note(f"{len(findings)} checks, {bad['failed']} failed, {bad['warning']} with a warning")
+    return status
 
 
 def run_serve(host: str | None, port: int | None, device: str | None, engine: str, demo: bool, insecure: bool) -> None:

@@ -27,7 +27,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service": {"codecs", "entropy", "weights"},
     "sdk": {"codecs"},
 }
-MAY_ALSO_IMPORT = {"sdk/commands.py": {"service", "bench"}, "sdk/demo.py": {"service"}, "sdk/keys.py": {"service"}}
+MAY_ALSO_IMPORT = {
+    "sdk/commands.py": {"service", "bench"},
+    "sdk/demo.py": {"service"},
+    "sdk/doctor.py": {"service"},
+    "sdk/keys.py": {"service"},
+}
 
 
 def shipped() -> list[Path]:
