@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -66,12 +66,15 @@ class Catalogue:
     identity: str
 
 
-def open_catalogue(settings: ServiceSettings, log: Log) -> Catalogue:
+def open_catalogue(
+    settings: ServiceSettings, log: Log, opened: Callable[[str, float], None] = lambda name, seconds: None
+) -> Catalogue:
     """Open every allowed codec and code a small picture with it both ways, so that first requests find kernels compiled.
 
     Those of `WARMED_LATE` are only opened: `warm_late` does the rest while others are served already. A codec that does not
     open is logged and left out. Raises `DeviceUnavailable` for a device that is absent or not exact, `WeightsMissing` when no
-    codec is left. Sets torch's threads for the calling thread.
+    codec is left. Calls `opened` with the id of each codec and the seconds that it took. Sets torch's threads for the
+    calling thread.
     """
     set_threads(settings.threads)
     served: dict[str, Served] = {}
@@ -82,7 +85,9 @@ def open_catalogue(settings: ServiceSettings, log: Log) -> Catalogue:
             served[name] = _open(name, settings.device)
             if name not in WARMED_LATE:
                 _warm(name, settings.device)
-            log.info("codec ready", codec=name, device=served[name].device, seconds=round(time.perf_counter() - began, 3))
+            seconds = round(time.perf_counter() - began, 3)
+            opened(name, seconds)
+            log.info("codec ready", codec=name, device=served[name].device, seconds=seconds)
         except DeviceUnavailable:
             raise
         except LaconicError as error:

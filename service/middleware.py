@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .problems import QueueFull, Unavailable, answer, describe
 from .runtime import Runtime
+from .tracing import trace_of
 
 __all__ = ["PROTECTIVE_HEADERS", "Observation"]
 
@@ -39,10 +41,11 @@ class Observation:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        given, trace = headers.get("x-request-id", ""), trace_of(headers.get("traceparent", ""))
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
-        state["request_id"], state["notes"] = request_id, {}
+        state["request_id"], state["notes"] = request_id, dict(trace)
         began, status = time.perf_counter(), 0
 
         async def send_observed(message: Message) -> None:
@@ -62,19 +65,19 @@ class Observation:
             _check_framing(scope)
             await self.app(scope, receive, send_observed)
         except Exception as error:
-            self._note_failure(error, request_id)
+            self._note_failure(error, request_id, trace)
             if status == 0:
                 await answer(error, scope["path"], request_id)(scope, receive, send_observed)
         finally:
             self.runtime.in_flight -= 1
             self._record(scope, status or 499, time.perf_counter() - began)
 
-    def _note_failure(self, error: Exception, request_id: str) -> None:
+    def _note_failure(self, error: Exception, request_id: str, trace: Mapping[str, str]) -> None:
         """Count refusals; log what is the service's own fault, with its traceback."""
         if isinstance(error, QueueFull):
             self.metrics.rejected.labels(error.limit).inc()
         if describe(error)[0].status in (500, 503) and not isinstance(error, Unavailable):
-            self.log.error("failure", request_id=request_id, exc_info=error)
+            self.log.error("failure", request_id=request_id, exc_info=error, **trace)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")

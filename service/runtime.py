@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import ParamSpec, TypeVar
 
+from ..codecs.compress import Encoded
 from ..codecs.errors import InvalidSettings
 from ..codecs.limits import Limits
 from ..codecs.registry import codec_ids
 from .allowances import Allowances
 from .body import BodyReader
 from .catalogue import Catalogue, open_catalogue, set_threads, warm_late
-from .coding import Coder, Job, Outcome
+from .coding import Coder, EncodeJob, Job, Outcome
 from .gate import Gate
 from .jobs import Jobs
 from .keys import Keys
@@ -59,21 +60,35 @@ class Runtime:
         self.in_flight = 0
         self._catalogue: Catalogue | None = None
         self._coder: Coder | None = None
-        self._pool = ThreadPoolExecutor(max(2, settings.threads), thread_name_prefix="media")
+        readers = max(2, settings.threads)
+        self._pool = ThreadPoolExecutor(readers, thread_name_prefix="media")
+        self.metrics.have_workers("device", 1)
+        self.metrics.have_workers("media", readers)
+        self.metrics.in_flight.set_function(lambda: self.in_flight)
+        self.metrics.buffered.set_function(lambda: self.bodies.buffered)
 
     def _prepare(self) -> None:
         """Open and warm every codec, on the owner's thread; those that compile for long are warmed on a thread of their own."""
         try:
-            self._catalogue = open_catalogue(self.settings, self.log)
+            self._catalogue = open_catalogue(
+                self.settings, self.log, lambda name, took: self.metrics.load.labels(name).set(took)
+            )
         except Exception as error:
             self.log.error("start failed", exc_info=error)
             raise
         self._coder = Coder(self._catalogue, self.limits, self.settings.device)
+        if any(served.device == "cuda" for served in self._catalogue.served.values()):
+            self.metrics.watch_gpu()
         late = (self._catalogue, self.settings.device, self.log)
         threading.Thread(target=warm_late, args=late, name="warm-up", daemon=True).start()
 
     def _run(self, jobs: Sequence[Job]) -> Sequence[Outcome | BaseException]:
-        return self.coder.run(jobs)
+        with self.metrics.working("device"):
+            outcomes = self.coder.run(jobs)
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if isinstance(job, EncodeJob) and isinstance(outcome, Outcome) and isinstance(outcome.value, Encoded):
+                self.metrics.compressed(outcome.value.codec, job.request.signal.array.nbytes, len(outcome.value.data))
+        return outcomes
 
     @property
     def coder(self) -> Coder:
@@ -99,7 +114,12 @@ class Runtime:
 
     async def in_pool(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call on one of the reading threads, so that the event loop stays free."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*args, **kwargs))
+
+        def work() -> T:
+            with self.metrics.working("media"):
+                return function(*args, **kwargs)
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
