@@ -34,6 +34,7 @@ LIMITS = Limits()
 SUITES = {
     "crash": False,
     "circuits": True,
+    "costs": True,
     "entropy": False,
     "exactness": False,
     "fuzz": False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -60,7 +61,7 @@ class Metrics:
             "workers_busy_seconds_total", "Seconds that workers worked, of all workers", ["worker"], registry=into
         )
         self.utilisation = Gauge("workers_utilization", "Part of the workers that work just now", ["worker"], registry=into)
-        self._active: dict[str, int] = {}
+        self._active: defaultdict[str, int] = defaultdict(int)
         self._lock = threading.Lock()
         for span in SPANS:
             self.spans.labels(span)
@@ -92,7 +93,6 @@ class Metrics:
 
     def have_workers(self, worker: str, count: int) -> None:
         """Say how many workers of a kind there are: "device" codes, "media" reads and writes pictures."""
-        self._active[worker] = 0
         self.utilisation.labels(worker).set_function(lambda: self._active[worker] / count)
         self.busy.labels(worker)
 
