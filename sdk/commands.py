@@ -200,7 +200,9 @@ def run_doctor(as_json: bool) -> int:
         _print_json(healthy=status == 0, versions=versions(), findings=[dataclasses.asdict(finding) for finding in findings])
         return status
     rows = [("*" * (one.state != "ok") + one.check, one.state, one.found, one.advice) for one in findings]
-    print_table("", ("check", "state", "found", "what to do"), rows, left=4)
+    columns = ("check", "state", "found", "what to do")
+    shown = len(columns) - (not any(one.advice for one in findings))
+    print_table("", columns[:shown], [row[:shown] for row in rows], left=shown)
     bad = {state: sum(one.state == state for one in findings) for state in ("failed", "warning")}
     note(f"{len(findings)} checks, {bad['failed']} failed, {bad['warning']} with a warning")
     return status

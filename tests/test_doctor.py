@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import types
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from laconic import doctor, machine
+from laconic import doctor, machine, trials
 from laconic.cli import main
 from laconic.codecs import weights
 from laconic.codecs.errors import DeviceUnavailable
-from laconic.doctor import Finding, examine, exit_status
+from laconic.doctor import examine, exit_status
+from laconic.findings import Finding
 from laconic.service.settings import ServiceSettings
 
 LIGHT = ("jpeg", "webp")
@@ -99,7 +101,7 @@ def test_an_inexact_device(monkeypatch: pytest.MonkeyPatch) -> None:
     def inexact(device: str) -> None:
         raise DeviceUnavailable(f"device {device} does not compute integer convolutions exactly: 1, not 2")
 
-    monkeypatch.setattr(doctor, "check_exact", inexact)
+    monkeypatch.setattr(trials, "check_exact", inexact)
     findings = examine(codecs=())
     cpu = next(finding for finding in findings if finding.check == "device cpu")
     assert cpu.state == "failed" and "exactly" in cpu.found and "LACONIC_DEVICE" in cpu.advice
@@ -111,6 +113,16 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found("device cuda").state in ("ok", "warning")
     monkeypatch.setenv("LACONIC_DEVICE", "cuda")
     assert found("device cuda").state == "failed"
+
+
+def test_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = types.SimpleNamespace(name="A card", total_memory=80 * 2**30)
+    asked: list[str] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: card)
+    monkeypatch.setattr(trials, "check_exact", asked.append)
+    finding = found("device cuda")
+    assert finding.state == "ok" and "A card, 80.0 GiB" in finding.found and asked == ["cpu", "cuda"]
 
 
 @pytest.mark.parametrize(
@@ -125,20 +137,20 @@ def test_a_codec_that_does_not_open(error: Exception, advice: str, monkeypatch: 
     def broken(name: str) -> Any:
         raise error
 
-    monkeypatch.setattr(doctor, "codec_class", broken)
+    monkeypatch.setattr(trials, "codec_class", broken)
     finding = found("codec webp", "webp")
     assert finding.state == "failed" and str(error) in finding.found and advice in finding.advice
 
 
 def test_a_codec_that_changes_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = doctor.compress.decode
+    decode = trials.compress.decode
 
     def damaging(data: bytes, device: str) -> Any:
         signal = decode(data, device=device)
         signal.array[0, 0, 0] ^= 1
         return signal
 
-    monkeypatch.setattr(doctor.compress, "decode", damaging)
+    monkeypatch.setattr(trials.compress, "decode", damaging)
     findings = {finding.check: finding for finding in examine(codecs=("jpeg", "webp"))}
     assert findings["codec webp"].state == "failed" and "changed" in findings["codec webp"].found
     assert findings["codec jpeg"].state == "ok"
@@ -190,7 +202,8 @@ def test_disks_that_fill(free: int, state: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_folders_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "is_writable", lambda folder: False)
+    for module in (doctor, trials):
+        monkeypatch.setattr(module, "is_writable", lambda folder: False)
     findings = {finding.check: finding for finding in examine(codecs=("image-lossless",))}
     assert findings["temporary folder"].state == "failed" and "TMPDIR" in findings["temporary folder"].advice
     assert findings["kernels"].state == "warning" and "NUMBA_CACHE_DIR" in findings["kernels"].advice
@@ -212,6 +225,21 @@ def test_what_a_container_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "memory.current").write_text("400000000\n")
     assert machine.memory_bytes() == 600_000_000
     assert found("memory").state == "warning"
+
+
+def test_folders_and_files_that_settings_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Settings(ServiceSettings):
+        state_dir: Path | None = None
+        keys_file: Path | None = None
+
+    monkeypatch.setattr(doctor, "ServiceSettings", Settings)
+    assert not {"folder state_dir", "file keys_file"} & {finding.check for finding in examine(codecs=())}
+    monkeypatch.setenv("LACONIC_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("LACONIC_KEYS_FILE", str(tmp_path / "keys"))
+    assert found("folder state_dir").state == "ok"
+    assert found("file keys_file").state == "failed" and "LACONIC_KEYS_FILE" in found("file keys_file").advice
+    (tmp_path / "keys").touch()
+    assert found("file keys_file").state == "ok"
 
 
 def test_a_folder_that_is_not_made_yet(tmp_path: Path) -> None:
