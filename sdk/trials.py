@@ -113,9 +113,8 @@ def _picture() -> Image:
 
 
 def check_kernels(first_use_s: float) -> Iterator[Finding]:
-    """Tell which kernels were compiled by this process, and whether the next will find them; after codecs were tried."""
+    """Tell which kernels were compiled by this process, and whether the next finds them; nothing where no codec has any."""
     if "numba" not in sys.modules:
-        yield Finding("kernels", "ok", "no codec looked at has any")
         return
     from numba.core.dispatcher import Dispatcher
 
@@ -124,6 +123,8 @@ def check_kernels(first_use_s: float) -> Iterator[Finding]:
     stats = [kernel.stats for kernel in found.values()]
     read, made = (sum(sum(getattr(one, which).values()) for one in stats) for which in ("cache_hits", "cache_misses"))
     folders = sorted({one.cache_path for one in stats if one.cache_path})
+    if not folders:
+        return
     text = f"{made} compiled now, {read} read from {', '.join(folders)}; first uses took {duration_text(first_use_s)} longer"
     if closed := [folder for folder in folders if not is_writable(Path(folder))]:
         advice = f"{closed[0]} cannot be written, so every process compiles anew: set NUMBA_CACHE_DIR to another folder"
