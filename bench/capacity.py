@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["DOCS_BEGIN", "DOCS_END", "HTTP_MS", "MEGAPIXELS", "RATES", "UTILISATION", "capacity_table", "cores"]
 
 DOCS_BEGIN, DOCS_END = "<!-- capacity: begin -->", "<!-- capacity: end -->"
-HTTP_MS = 3.0  # of processor time of one request beside reading and coding: docs/benchmarks.md, "What a request costs"
+HTTP_MS = 1.0  # of processor time of one request beside reading and coding: docs/benchmarks.md, "What a request costs"
 MEGAPIXELS = 768 * 512 / 1e6
 UTILISATION = 0.7  # above it waiting grows steeply: in an M/M/1 queue it is 1 / (1 - u) times the work
 RATES = (10, 100, 1_000, 10_000)  # requests a second
@@ -27,7 +27,7 @@ def cores(rate: float, ms_per_megapixel: float, megapixels: float = MEGAPIXELS, 
     """Return the cores that serve `rate` requests a second, at least 1.
 
     >>> cores(100, 250.0, 1.0)
-    37
+    36
     """
     return max(1, math.ceil(rate * (ms_per_megapixel * megapixels + HTTP_MS) / 1000 / utilisation))
 

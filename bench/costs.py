@@ -79,6 +79,8 @@ def run(picture: Path, out: Path | None, codecs: Sequence[str], side: int, round
         raise InvalidSettings(f"no codec is called {', '.join(unknown)}; there are {', '.join(codec_ids())}")
     plain: list[tuple[str, Mapping[str, object]]] = [(name, {}) for name in codec_ids()]
     rows = [row for row in (*plain, *BESIDE_DEFAULTS) if row[0] in (codecs or codec_ids())]
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
     large = Image(np.tile(load_picture(picture).array, (side, side, 1)).astype(np.uint8))
     costs = []
     with shown_progress() as progress, tempfile.TemporaryDirectory() as folder:
@@ -87,12 +89,12 @@ def run(picture: Path, out: Path | None, codecs: Sequence[str], side: int, round
         for index, (codec, settings) in enumerate(rows):
             progress(index / len(rows), codec)
             costs.append(_in_own_process(file, codec, settings, rounds))
+            if out is not None:  # after each row, so that an interrupted run has not been in vain
+                (out / "costs.json").write_text(json.dumps([asdict(cost) for cost in costs], indent=2) + "\n")
         progress(1.0, "done")
     height, width = large.shape[:2]
     text = table(costs, f"`{picture.name}` repeated to {width} × {height}, median of {rounds}")
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "costs.json").write_text(json.dumps([asdict(cost) for cost in costs], indent=2) + "\n")
         (out / "costs.md").write_text(text)
     if docs is not None:
         replace_section(docs / "benchmarks.md", DOCS_BEGIN, DOCS_END, text)
