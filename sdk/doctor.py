@@ -174,6 +174,9 @@ def _codec(visit: _Visit, name: str) -> Iterator[Finding]:
 def _folders(visit: _Visit) -> Iterator[Finding]:
     settings = visit.settings
     folders = {name: getattr(settings, name) for name in type(settings).model_fields if name.endswith("_dir")}
+    if folders.get("state_dir", True) is None:
+        advice = f"set {variable('state_dir')} to a folder that can be written"
+        yield Finding("folder state_dir", "warning", "there is none: jobs end with the service", advice)
     places = {"temporary folder": (Path(tempfile.gettempdir()), "TMPDIR")}
     places |= {f"folder {name}": (Path(path), variable(name)) for name, path in folders.items() if path is not None}
     for check, (path, setting) in places.items():

@@ -229,17 +229,22 @@ def test_what_a_container_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_folders_and_files_that_settings_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Settings(ServiceSettings):
-        state_dir: Path | None = None
         keys_file: Path | None = None
 
     monkeypatch.setattr(doctor, "ServiceSettings", Settings)
-    assert not {"folder state_dir", "file keys_file"} & {finding.check for finding in examine(codecs=())}
+    assert "file keys_file" not in {finding.check for finding in examine(codecs=())}
     monkeypatch.setenv("LACONIC_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("LACONIC_KEYS_FILE", str(tmp_path / "keys"))
-    assert found("folder state_dir").state == "ok"
+    assert found("folder state_dir").state == "ok" and str(tmp_path) in found("folder state_dir").found
     assert found("file keys_file").state == "failed" and "LACONIC_KEYS_FILE" in found("file keys_file").advice
     (tmp_path / "keys").touch()
     assert found("file keys_file").state == "ok"
+
+
+def test_no_folder_for_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "nowhere")  # not absolute, so it does not count
+    finding = found("folder state_dir")
+    assert finding.state == "warning" and "LACONIC_STATE_DIR" in finding.advice
 
 
 def test_a_folder_that_is_not_made_yet(tmp_path: Path) -> None:
