@@ -36,7 +36,7 @@ PROMQL_WORDS = {
     "span",
     "codec",
 }
-PROMQL_WORDS |= {"reason", "instance", "worker", "kind"}
+PROMQL_WORDS |= {"reason", "instance", "worker", "kind", "state", "max"}
 
 
 def rows(text: str, heading: str) -> list[list[str]]:
