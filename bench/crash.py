@@ -78,8 +78,7 @@ def run(kills: int, longest_s: float = 6.0, size: int = 96, seed: int = 1, attem
     with tempfile.TemporaryDirectory(prefix="laconic-crash-") as name:
         folder, port = Path(name), _free_port()
         customer = _Customer(f"http://127.0.0.1:{port}", size)
-        with _service(folder, port, attempts):  # the first start compiles and caches what there is to compile
-            customer.start()
+        customer.start()
         in_a_job = 0
         for _ in range(kills):
             with _service(folder, port, attempts):
@@ -120,7 +119,7 @@ class _Customer:
         return self._jobs
 
     def _submit(self) -> None:
-        while not self._enough.is_set():
+        while not self._enough.is_set() or len(self._jobs) <= WAITING:
             number = len(self._jobs)
             content = media.write(_noise(self._size, number), "png")
             query = {"op": "encode", "codec": CODEC, **{name: str(value) for name, value in SETTINGS.items()}}

@@ -624,6 +624,6 @@ def test_a_secret_is_never_logged(tmp_path: Path) -> None:
 
 def test_kill_9_loses_no_job_and_ends_none_twice() -> None:
     """`laconic bench crash`, short: jobs of a real process that is killed while they run and while they are submitted."""
-    report = crash.run(kills=3, longest_s=1.5, attempts=4)
+    report = crash.run(kills=2, longest_s=1.5)
     assert (report.lost, report.duplicated, report.given_up) == (0, 0, 0), report
     assert report.jobs >= 4 and report.redone <= report.kills, report
