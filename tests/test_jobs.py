@@ -24,6 +24,7 @@ from laconic.bench import crash
 from laconic.codecs import compress, media
 from laconic.codecs.errors import Cancelled
 from laconic.service.coding import Coder
+from laconic.service.keys import SCOPES, change_keys, new_key
 from laconic.service.logs import make_log
 from laconic.service.owner import DeviceOwner
 from laconic.service.serve import background
@@ -479,6 +480,23 @@ def test_without_a_folder_jobs_end_with_the_service() -> None:
         assert ended(client, job)["state"] == "succeeded"
     with service(None) as client:
         assert client.get(job["links"]["self"]).status_code == 404
+
+
+def test_jobs_belong_to_the_name_of_the_key_that_submitted_them(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    made = [new_key(name, SCOPES) for name in ("alice", "alice", "bob")]
+    change_keys(keys, lambda known: (*known, *(key for key, _ in made)))
+    alice, renewed, bob = ({"Authorization": f"Bearer {text}"} for _, text in made)
+    with service(tmp_path / "state", keys_file=keys) as client:
+        assert client.post(WEBP, content=PNG).status_code == 401
+        job = submitted(client, **alice, **{"Idempotency-Key": "k"})
+        url = job["links"]["self"]
+        for path in (url, f"{url}/events", f"{url}/result", f"/v1/jobs?before={job['id']}"):
+            assert client.get(path, headers=bob).status_code == 404
+        assert client.delete(url, headers=bob).status_code == 404 and client.get("/v1/jobs", headers=bob).json()["jobs"] == []
+        assert submitted(client, **bob, **{"Idempotency-Key": "k"})["id"] != job["id"]
+        assert client.get(url, params={"wait": 30}, headers=renewed).json()["state"] == "succeeded"
+        assert client.get(f"{url}/result", headers=renewed).content == STREAM
 
 
 class Receiver:
