@@ -201,6 +201,16 @@ def test_a_job_tells_how_far_it_is_and_can_be_cancelled(desk: Desk, ends: bool) 
         expect(page.locator("#status")).to_have_text("Cancelled.")
 
 
+def test_the_services_own_jobs_give_the_same_file(desk: Desk) -> None:
+    page = desk.open().page
+    page.select_option("#codec", "webp")
+    page.check("#as-job")
+    page.set_input_files("#file", PHOTOGRAPH)
+    desk.coded("webp")
+    assert desk.download("stream") == compress.encode(Image(SAMPLES), "webp", {"quality": 75}).data
+    assert any(target.endswith("/events") for target in desk.asked)
+
+
 def test_without_jobs_none_is_offered(desk: Desk) -> None:
     desk.page.route("**/openapi.json", lambda route: route.fulfill(json={"paths": {}}))
     desk.open()
