@@ -19,6 +19,7 @@ from .openapi import openapi_schema
 from .problems import answer
 from .routes_coding import router as coding_routes
 from .routes_jobs import router as job_routes
+from .routes_playground import playground_routes
 from .routes_status import router as status_routes
 from .runtime import Runtime
 from .settings import ServiceSettings
@@ -52,6 +53,8 @@ def create_app(settings: ServiceSettings | None = None, log: Log | None = None) 
     app.include_router(coding_routes)
     app.include_router(job_routes)
     app.include_router(status_routes)
+    if runtime.settings.playground:
+        app.include_router(playground_routes())
     app.add_middleware(Authentication, runtime=runtime)  # inside of the next, which answers what it refuses
     app.add_middleware(Observation, runtime=runtime)
     app.add_middleware(Linger)

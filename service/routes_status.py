@@ -27,6 +27,8 @@ async def index(request: Request) -> Response:
         "readiness": "/readyz",
         "metrics": "/metrics",
     }
+    if request.app.state.runtime.settings.playground:
+        links["playground"] = "/playground"
     usage = "curl -T photo.jpg 'URL/v1/encode?quality=50' -X POST -o photo.lcn"
     return JSONResponse({"name": "laconic", "version": request.app.version, "usage": usage, "links": links})
 

@@ -140,7 +140,9 @@ def serve(settings: ServiceSettings | None = None) -> None:
     server = DrainingServer(app, settings)
     server.runtime.jobs.open()
     with listen(settings) as listener:
-        server.runtime.log.info("listening", url=url_of(listener), settings=settings.model_dump(mode="json"))
+        url = url_of(listener)
+        playground = f"{url}/playground" if settings.playground else None
+        server.runtime.log.info("listening", url=url, playground=playground, settings=settings.model_dump(mode="json"))
         server.run(sockets=[listener])
     server.runtime.log.info("stopped")
     if server.runtime.owner.failure is not None:

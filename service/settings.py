@@ -46,6 +46,7 @@ class ServiceSettings(BaseModel):
     batch_wait_ms: float = Field(default=2.0, ge=0, le=1000, description="how long a batch waits for company")
     request_timeout_s: float = Field(default=120.0, gt=0, description="from the end of the body to the answer")
     body_timeout_s: float = Field(default=30.0, gt=0, description="time to send the whole body")
+    playground: bool = Field(default=True, description="whether /playground is there")
     drain_seconds: float = Field(default=30.0, ge=0, description="time that requests in flight get after SIGTERM")
     state_dir: Path | None = Field(default=None, description="folder of the jobs; without it they end with the service")
     max_jobs: int = Field(default=1000, ge=0, description="jobs stored at once, finished ones included")

@@ -1,0 +1,313 @@
+// The page: what happens between a picture that comes in and the figures that stand there.
+
+import { Api } from "./api.js";
+import { Measurer, code, isLaconic, readOriginal, restore } from "./coding.js";
+import { byId, bytesText, count, element, psnrText, table, timeText } from "./dom.js";
+import { encodeAsJob, jobText, offersJobs } from "./jobs.js";
+import { Comparison, Curves } from "./runs.js";
+import { SettingsForm } from "./settings.js";
+import { textFor } from "./texts.js";
+import { Viewer } from "./viewer.js";
+
+const DELAY_MS = 250; // a slider that still moves sends nothing
+
+class Playground {
+  api = new Api();
+  measurer = new Measurer();
+  viewer = new Viewer();
+  settings = new SettingsForm();
+  codecs = [];
+  limits = {};
+  source = null; // { blob, name, stem }: a picture, which can be coded
+  #opened = null; // [blob, name] of what came last, read or not
+  result = null; // what the viewer shows, as coding.js gives it
+  #curves = new Curves(this);
+  #comparison = new Comparison(this);
+  #working = null; // AbortController of what runs now
+  #timer = 0;
+  #urls = [];
+
+  constructor() {
+    this.viewer.onDifference = () => this.result && this.measurer.ask("difference", this.result.png);
+    this.api.onWait = (seconds) => seconds && this.#say(`The service is busy; asking again in ${Math.ceil(seconds)} s.`);
+    this.settings.onChange = () => this.#changed();
+    byId("settings").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.encode();
+    });
+    byId("cancel").addEventListener("click", () => {
+      this.#working?.abort();
+      byId("encode").focus(); // a button that is disabled while it has the focus loses it to nowhere
+    });
+    byId("key-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#keyed();
+    });
+    byId("copy-kind").addEventListener("change", () => this.#tell());
+    byId("copy").addEventListener("click", () => this.#copy());
+    byId("inspect").addEventListener("click", () => this.#inspect());
+    this.#takeFiles();
+  }
+
+  // Ask what codecs there are; a service that starts is asked again until it is ready.
+  async start() {
+    await this.#work("Asking the service for its codecs", async (signal) => {
+      const { codecs, limits } = await this.api.codecs(signal);
+      this.codecs = codecs.filter((codec) => codec.signal === "image");
+      this.limits = limits;
+      this.settings.offer(this.codecs);
+      this.#curves.offer(this.codecs);
+      this.#tell();
+      byId("job-choice").hidden = !(await offersJobs(this.api, signal));
+      this.#say("Choose a picture, or take the example.");
+    });
+  }
+
+  #takeFiles() {
+    const open = (file) => file && this.open(file, file.name);
+    byId("file").addEventListener("change", ({ target }) => {
+      open(target.files[0]);
+      target.value = ""; // the same file may be chosen again
+    });
+    byId("example").addEventListener("click", () => this.#example());
+    document.addEventListener("paste", (event) => {
+      const file = event.clipboardData?.files[0];
+      if (file) event.preventDefault();
+      open(file);
+    });
+    document.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      document.body.classList.add("dragging");
+    });
+    document.addEventListener("dragleave", (event) => event.relatedTarget || document.body.classList.remove("dragging"));
+    document.addEventListener("drop", (event) => {
+      event.preventDefault();
+      document.body.classList.remove("dragging");
+      open(event.dataTransfer.files[0]);
+    });
+  }
+
+  async #example() {
+    const response = await fetch(this.api.url("playground/photograph.png")).catch(() => null);
+    if (response?.ok) this.open(await response.blob(), "photograph.png");
+    else this.#fail(new Error("The example does not load: is the service still running?"));
+  }
+
+  // Take a picture, or an .lcn file.
+  async open(blob, name) {
+    if (!this.codecs.length) await this.start();
+    if (!this.codecs.length) return;
+    const start = new Uint8Array(await blob.slice(0, 8).arrayBuffer());
+    if (blob.size > this.limits.max_body_bytes) {
+      const most = bytesText(this.limits.max_body_bytes);
+      return this.#fail(new Error(`${name} has ${bytesText(blob.size)}; the service takes at most ${most}.`));
+    }
+    this.#forget();
+    this.#opened = [blob, name];
+    byId("source-name").textContent = `${name}, ${bytesText(blob.size)}`;
+    if (isLaconic(start)) await this.#openStream(blob, name);
+    else await this.#openPicture(blob, name);
+  }
+
+  async #openStream(blob, name) {
+    this.source = null;
+    this.#tell();
+    await this.#work("Decoding", async (signal) => {
+      await this.measurer.ask("given", null);
+      await this.viewer.showOriginal(null);
+      const result = await restore(blob, this.api, this.measurer, signal);
+      await this.present({ ...result, name });
+      await this.#inspect();
+    });
+  }
+
+  async #openPicture(blob, name) {
+    const source = { blob, name, stem: name.replace(/\.[^.]*$/, "") || "picture" };
+    this.source = null; // until it has been read nothing may be coded
+    const read = await this.#work("Reading the picture", async (signal) => {
+      await this.viewer.showOriginal(blob).catch(() => {}); // no browser shows every kind; the service's PNG may come
+      const { shape, png } = await readOriginal(source, this.api, this.measurer, this.codecs, signal);
+      if (png && byId("original").hidden) await this.viewer.showOriginal(png);
+      const depth = shape?.depth === 16 ? ", 16 bits" : "";
+      const kind = shape ? `${shape.width} × ${shape.height}${depth}` : "no PSNR, as no lossless codec is served to read it";
+      byId("source-name").textContent = `${name}, ${kind}, ${bytesText(blob.size)}`;
+      this.source = source;
+    });
+    this.#tell();
+    if (read) await this.encode();
+  }
+
+  // Code the picture with the form's settings, and show what comes back.
+  async encode() {
+    clearTimeout(this.#timer);
+    if (!this.source || !this.settings.valid()) return;
+    const query = this.settings.query();
+    const job = (body, asked, signal) => encodeAsJob(this.api, body, asked, signal, (status) => this.#progress(status));
+    await this.#work(`Coding with ${query.codec}`, async (signal) => {
+      const encode = byId("as-job").checked ? job : null;
+      await this.present(await code(this.source, query, this.api, this.measurer, signal, encode));
+    });
+  }
+
+  #progress(status) {
+    byId("activity").classList.toggle("known", status.state === "running" && status.progress > 0);
+    byId("activity").style.setProperty("--part", `${100 * status.progress}%`);
+    byId("status").textContent = jobText(status);
+    byId("status").setAttribute("aria-busy", "true"); // to be seen; read out is what comes of it, not every percent
+  }
+
+  async present(result) {
+    this.result = result;
+    byId("stage").classList.toggle("alpha", result.shape.channels % 2 === 0);
+    await this.viewer.showDecoded(result.png);
+    const { stream, bpp, ratio, psnr, encoded, decoded, codec } = result;
+    const part = this.source ? ` (${((100 * stream.size) / this.source.blob.size).toFixed(1)} %)` : "";
+    const figures = {
+      bytes: `${count(stream.size)}${part}`,
+      bpp: bpp.toFixed(bpp < 0.1 ? 4 : 3),
+      ratio: `${ratio.toFixed(1)} : 1`,
+      psnr: psnrText(psnr),
+      encode: timeText(encoded?.ms),
+      decode: timeText(decoded.ms),
+    };
+    for (const [name, text] of Object.entries(figures)) byId(`figure-${name}`).textContent = text;
+    const trips = [encoded && `encode ${timeText(encoded.roundTrip)}`, `decode ${timeText(decoded.roundTrip)}`];
+    this.#say(`${codec}: ${bytesText(stream.size)}, ${psnrText(psnr)}. Round trips: ${trips.filter(Boolean).join(", ")}.`);
+    const stem = this.source?.stem ?? result.name.replace(/\.[^.]*$/, "");
+    this.#offer(stem, result);
+    byId("inspect").disabled = false;
+    byId("inspected").replaceChildren();
+    this.#curves.mark(result);
+    this.#comparison.suggest(psnr);
+  }
+
+  #offer(stem, { stream, png }) {
+    this.#withdraw();
+    const links = [["stream", stream, `${stem}.lcn`], ["picture", png, `${stem}-decoded.png`]];
+    this.#urls = links.map(([kind, blob, name]) => {
+      const url = URL.createObjectURL(blob);
+      Object.assign(byId(`download-${kind}`), { href: url, download: name }).removeAttribute("aria-disabled");
+      return url;
+    });
+  }
+
+  #withdraw() {
+    this.#urls.forEach((url) => URL.revokeObjectURL(url));
+    for (const kind of ["stream", "picture"]) {
+      byId(`download-${kind}`).removeAttribute("href");
+      byId(`download-${kind}`).setAttribute("aria-disabled", "true");
+    }
+  }
+
+  // Another picture came: nothing may remain that speaks of the last one.
+  #forget() {
+    this.#working?.abort();
+    this.#curves.clear();
+    this.#comparison.clear();
+    this.result = null;
+    for (const place of document.querySelectorAll(".figures dd")) place.textContent = "–";
+    byId("inspected").replaceChildren();
+    byId("inspect").disabled = true;
+    this.#withdraw();
+  }
+
+  #changed() {
+    this.#tell();
+    clearTimeout(this.#timer);
+    if (byId("live").checked && this.source) this.#timer = setTimeout(() => this.encode(), DELAY_MS);
+  }
+
+  async #keyed() {
+    this.api.key = byId("key").value.trim();
+    this.#tell();
+    byId("access").open = false;
+    if (!this.codecs.length) await this.start();
+    if (this.codecs.length && this.#opened && !this.result) await this.open(...this.#opened); // was refused without the key
+  }
+
+  async #inspect() {
+    try {
+      const facts = await this.api.inspect(this.result.stream);
+      const plain = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
+      const { chunks, ...rest } = facts;
+      const rows = Object.entries(rest).map(([name, value]) => [name.replaceAll("_", " "), plain(value)]);
+      const columns = chunks.length ? Object.keys(chunks[0]) : [];
+      const cells = chunks.slice(0, 100).map((chunk) => Object.values(chunk).map(plain));
+      const tables = [table("Header", ["field", "value"], rows), table(`Chunks: ${chunks.length}`, columns, cells)];
+      byId("inspected").replaceChildren(...tables);
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #tell() {
+    byId("copy-text").textContent = textFor(byId("copy-kind").value, {
+      name: this.source?.name ?? "photo.png",
+      query: byId("codec").value ? this.settings.query() : { codec: "auto" },
+      service: this.api.url(""),
+      secret: Boolean(this.api.key),
+    });
+  }
+
+  // Browsers give the clipboard to pages from https or this machine only; elsewhere the text is marked, ready to be copied.
+  async #copy() {
+    try {
+      await navigator.clipboard.writeText(byId("copy-text").textContent);
+      byId("copy-status").textContent = "Copied.";
+    } catch {
+      getSelection().selectAllChildren(byId("copy-text"));
+      byId("copy-status").textContent = "Selected: press Ctrl-C or ⌘C.";
+    }
+  }
+
+  // Run one piece of work at a time: what ran before is stopped, and the service told by the closed connection.
+  async #work(what, work) {
+    this.#working?.abort();
+    const control = (this.#working = new AbortController());
+    const began = performance.now();
+    const current = () => this.#working === control;
+    this.#busy(true);
+    byId("problem").hidden = true;
+    this.#say(`${what} …`);
+    // Seconds are for the eye only: a live region would read out each of them.
+    const clock = setInterval(() => (byId("encode").dataset.seconds = `${Math.floor((performance.now() - began) / 1000)} s`), 1000);
+    try {
+      await work(control.signal);
+      return current();
+    } catch (error) {
+      if (!current()) return false;
+      if (control.signal.aborted) this.#say("Cancelled.");
+      else this.#fail(error);
+      return false;
+    } finally {
+      clearInterval(clock);
+      if (current()) this.#busy(false);
+    }
+  }
+
+  #busy(busy) {
+    delete byId("encode").dataset.seconds;
+    byId("activity").hidden = !busy;
+    byId("activity").classList.remove("known");
+    byId("cancel").disabled = !busy;
+    byId("viewer").setAttribute("aria-busy", String(busy));
+    for (const id of ["encode", "curve-run", "table-run"]) byId(id).disabled = !this.source;
+  }
+
+  #say(text) {
+    byId("status").removeAttribute("aria-busy");
+    byId("status").textContent = text;
+  }
+
+  #fail(error) {
+    this.#say("");
+    byId("problem").textContent = error.message;
+    byId("problem").hidden = false;
+    if (error.status === 401) {
+      byId("access").open = true;
+      byId("key").focus();
+    }
+  }
+}
+
+new Playground().start();
