@@ -9,27 +9,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TypedDict
+from typing import TypedDict
 
 import httpx
 
 from ..codecs import compress, media
 from ..codecs.errors import LaconicError
 from .pictures import set_threads
+from .service_process import running_service
 
 __all__ = ["ServiceLoad", "main", "run"]
 
-START_S = 120.0
 WARM_UP = 100  # requests before memory is first read
 
 
@@ -137,15 +133,15 @@ class _Measured(TypedDict):
 def _through_service(
     body: bytes, expected: bytes, codec: str, quality: int, clients: int, requests: int, threads: int
 ) -> _Measured:
-    with _service(threads, clients) as (url, process):
-        query = f"{url}/v1/encode?codec={codec}&quality={quality}"
+    with running_service({"threads": threads, "queue_size": 2 * clients}) as service:
+        query = f"{service.url}/v1/encode?codec={codec}&quality={quality}"
         asyncio.run(_load(query, body, clients, WARM_UP))
-        before = _resident_mib(process.pid)
-        began, processor = time.perf_counter(), _processor_seconds(process.pid)
+        before = service.resident_mib()
+        began, processor = time.perf_counter(), service.processor_seconds()
         answers = asyncio.run(_load(query, body, clients, requests))
         seconds = time.perf_counter() - began
-        processor = _processor_seconds(process.pid) - processor
-        after = _resident_mib(process.pid)
+        processor = service.processor_seconds() - processor
+        after = service.resident_mib()
     waits = sorted(wait for wait, _ in answers)
     return {
         "service_rate": requests / seconds,
@@ -187,67 +183,6 @@ async def _load(query: str, body: bytes, clients: int, requests: int) -> list[tu
 
     await asyncio.gather(*(one_client() for _ in range(clients)))
     return answers
-
-
-@contextmanager
-def _service(threads: int, clients: int) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run a service with room for every client and yield its URL and process."""
-    settings = {"LACONIC_PORT": "0", "LACONIC_THREADS": str(threads), "LACONIC_QUEUE_SIZE": str(2 * clients)}
-    command = [sys.executable, "-P", "-m", "laconic.service.serve"]
-    environment = os.environ | settings
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            url = _address(process.stderr)
-            _keep_reading(process.stderr)
-            _wait_until_ready(url)
-            yield url, process
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def _address(log: IO[str]) -> str:
-    for line in log:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if event.get("event") == "listening":
-            return str(event["url"])
-    raise RuntimeError("the service ended before it listened")
-
-
-def _keep_reading(log: IO[str]) -> None:
-    """Empty the pipe from a thread, so that the service never blocks on its log."""
-    threading.Thread(target=lambda: [None for _ in log], daemon=True).start()
-
-
-def _wait_until_ready(url: str) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        if httpx.get(f"{url}/readyz").status_code == 200:
-            return
-        time.sleep(0.1)
-    raise RuntimeError(f"the service is not ready after {START_S:.0f} s")
-
-
-def _resident_mib(process: int) -> float:
-    """Return a process's resident memory in MiB; NaN where there is no /proc."""
-    status = Path(f"/proc/{process}/status")
-    if not status.exists():
-        return float("nan")
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
-
-
-def _processor_seconds(process: int) -> float:
-    """Return the processor time that a process has used; NaN where there is no /proc."""
-    stat = Path(f"/proc/{process}/stat")
-    if not stat.exists():
-        return float("nan")
-    fields = stat.read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _parser() -> argparse.ArgumentParser:

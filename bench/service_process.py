@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -41,15 +42,17 @@ class ServiceProcess:
         """Return the resident memory of the service and its workers in MiB, shared pages once; NaN where there is no /proc."""
         return sum(_pss_mib(process) for process in self._processes())
 
-    def reset_peak(self) -> float:
-        """Return the resident MiB of all processes, each for itself, and forget the peaks so far."""
-        for process in self._processes():
-            Path(f"/proc/{process}/clear_refs").write_text("5")
-        return sum(_status_mib(process, "VmRSS") for process in self._processes())
+    def watch_peak(self) -> Callable[[], float]:
+        """Forget the peaks of memory so far; returns what tells by how many MiB the peaks of all processes have grown since.
 
-    def peak_mib(self) -> float:
-        """Return the sum of the highest resident MiB since `reset_peak` of every process that is there now."""
-        return sum(_status_mib(process, "VmHWM") for process in self._processes())
+        A process that has started since is counted from the size of the smallest one before: those are forks of one another.
+        """
+        for process in self._processes():
+            with contextlib.suppress(OSError):
+                Path(f"/proc/{process}/clear_refs").write_text("5")
+        before = {process: _status_mib(process, "VmRSS") for process in self._processes()}
+        least = min(before.values())
+        return lambda: sum(max(0.0, _status_mib(p, "VmHWM") - before.get(p, least)) for p in self._processes())
 
     def processor_seconds(self) -> float:
         """Return the processor time that the service and its workers have used; NaN where there is no /proc."""

@@ -32,16 +32,20 @@ __all__ = [
 
 LIMITS = Limits()
 SUITES = {
-    "crash": False,
+    "bombs": True,
     "circuits": True,
     "costs": True,
+    "crash": False,
     "entropy": False,
     "exactness": False,
     "fuzz": False,
     "image": True,
     "lossless": True,
+    "mutations": True,
+    "overload": True,
     "service": True,
     "slow-senders": True,
+    "soak": True,
 }  # whether it writes files
 
 

@@ -7,40 +7,44 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..codecs import batches, compress
+from ..codecs import batches, compress, media
 from ..codecs.batches import Request
 from ..codecs.codec import Progress
-from ..codecs.compress import Encoded
+from ..codecs.compress import Encoded, Target
 from ..codecs.errors import Cancelled, InvalidSettings
 from ..codecs.limits import Limits
 from ..codecs.settings import is_lossless
 from ..codecs.signals import Signal
 from .catalogue import Catalogue
+from .lanes import Costs, Plan
 
 __all__ = ["Coder", "DecodeJob", "EncodeJob", "Job", "Outcome"]
+
+LARGEST_IN_BATCH = 2**22  # pixels: a larger picture fills a device by itself, and company would wait for it
 
 
 @dataclass(frozen=True, eq=False)
 class EncodeJob:
-    """A signal to compress; `abandoned` is set when nobody waits any more, `report` hears of progress where it runs alone."""
+    """A signal to compress, as planned.
+
+    `abandoned` is set when nobody waits any more, `report` hears of progress where it runs alone.
+    """
 
     request: Request
-    batch_key: Hashable | None
+    plan: Plan
     abandoned: threading.Event = field(default_factory=threading.Event)
     report: Progress | None = None
-    exclusive: bool = True
 
 
 @dataclass(frozen=True, eq=False)
 class DecodeJob:
-    """An .lcn file of `codec` to restore; `abandoned` and `report` as of `EncodeJob`."""
+    """An .lcn file of `codec` to restore, as planned; `abandoned` and `report` as of `EncodeJob`."""
 
     data: bytes
     codec: str
-    batch_key: Hashable | None
+    plan: Plan
     abandoned: threading.Event = field(default_factory=threading.Event)
     report: Progress | None = None
-    exclusive: bool = True
 
 
 Job = EncodeJob | DecodeJob
@@ -56,31 +60,63 @@ class Outcome:
 
 
 class Coder:
-    """Makes jobs and runs them, with the codecs of one catalogue."""
+    """Makes jobs and runs them, with the codecs of one catalogue.
 
-    def __init__(self, catalogue: Catalogue, limits: Limits, device: str) -> None:
+    `decode_native`, where given, restores files whose payload is a file of a third-party format.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        limits: Limits,
+        device: str,
+        costs: Costs | None = None,
+        decode_native: Callable[[bytes, Limits], Signal] | None = None,
+    ) -> None:
         self._catalogue, self._limits, self._device = catalogue, limits, device
+        self._costs, self._decode_native = costs or Costs(), decode_native
 
     def encode_job(self, request: Request) -> EncodeJob:
-        """Return the job of a request; those that search or try several codecs run alone."""
-        searches = request.target is not None or is_lossless(request.settings)
-        if request.codec == compress.AUTO and not searches:
-            request = replace(request, codec=self._preferred())
-        first = compress.PREFERRED[0] if request.codec == compress.AUTO else request.codec
-        tried = self._catalogue.served if request.codec == compress.AUTO else [request.codec]
-        exclusive = not all(map(self._overlaps, tried))
-        return EncodeJob(request, None if searches else self._batch_key("encode", first), exclusive=exclusive)
+        """Return the job of a request."""
+        plan = self.encode_plan(request.codec, request.settings, request.target, request.signal.pixels)
+        return EncodeJob(replace(request, codec=self._chosen(request.codec, request.settings, request.target)), plan)
 
-    def _preferred(self) -> str:
-        """Return "auto" where it may choose as it likes, else the codec that it would like best of those served."""
+    def encode_plan(self, codec: str, settings: Mapping[str, object], target: Target | None, pixels: int) -> Plan:
+        """Return how a picture of so many pixels is to be compressed; searches and trials of several codecs run alone."""
+        chosen, lossless = self._chosen(codec, settings, target), is_lossless(settings)
+        searches = target is not None or lossless
+        first = compress.PREFERRED[0] if chosen == compress.AUTO else chosen
+        tried = compress.LOSSLESS if lossless else self._catalogue.served
+        names = [name for name in tried if name in self._catalogue.served] if chosen == compress.AUTO else [chosen]
+        kind = ("encode", chosen, _effort(settings), lossless, target is not None)
+        return Plan(
+            batch_key=None if searches or pixels > LARGEST_IN_BATCH else self._batch_key("encode", first),
+            seconds=self._costs.expect(kind, pixels),
+            anywhere=all(map(self._overlaps, names)),
+            kind=kind,
+            pixels=pixels,
+        )
+
+    def _chosen(self, codec: str, settings: Mapping[str, object], target: Target | None) -> str:
+        """Return the codec asked for; for "auto" where it has no choice to make, the best of those served."""
+        if codec != compress.AUTO or target is not None or is_lossless(settings):
+            return codec
         served = [name for name in compress.PREFERRED if name in self._catalogue.served]
         return compress.AUTO if len(served) == len(compress.PREFERRED) else [*served, *self._catalogue.served][0]
 
-    def decode_job(self, data: bytes, codec: str) -> DecodeJob:
+    def decode_job(self, data: bytes, codec: str, pixels: int) -> DecodeJob:
         """Return the job of a file that needs `codec`; raises `InvalidSettings` for one that is not served."""
         if codec not in self._catalogue.served:
             raise InvalidSettings(f"the file needs {codec!r}; served are {', '.join(self._catalogue.served)}")
-        return DecodeJob(data, codec, self._batch_key("decode", codec), exclusive=not self._overlaps(codec))
+        kind = ("decode", codec)
+        plan = Plan(
+            batch_key=None if pixels > LARGEST_IN_BATCH else self._batch_key("decode", codec),
+            seconds=self._costs.expect(kind, pixels),
+            anywhere=self._overlaps(codec),
+            kind=kind,
+            pixels=pixels,
+        )
+        return DecodeJob(data, codec, plan)
 
     def _overlaps(self, codec: str) -> bool:
         """Whether calls of a codec may overlap: it says so, and needs no device that has to be shared."""
@@ -92,13 +128,20 @@ class Coder:
         return (verb, codec) if served is not None and served.batches else None
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
-        """Run jobs with one key together. If that fails as a whole, run them one by one, so that a bad one fails alone."""
-        if len(jobs) > 1:
-            try:
-                return self._run_together(jobs)
-            except Exception:
-                pass  # memory or a defect of the batch: what is wrong with which job shows below
-        return [self._run_alone(job) for job in jobs]
+        """Run jobs with one key together. If that fails as a whole, for want of memory or by a defect, run each half.
+
+        So memory that is too small for eight pictures does for four, and a bad job fails alone.
+        """
+        if len(jobs) == 1:
+            return [self._run_alone(jobs[0])]
+        try:
+            return self._run_together(jobs)
+        except Exception as error:  # what is wrong with which job shows below
+            short_of_memory = _is_out_of_memory(error)
+        if short_of_memory:  # and not before the error, which holds the frames that hold the tensors, is gone
+            _release_device_memory()
+        middle = len(jobs) // 2
+        return [*self.run(jobs[:middle]), *self.run(jobs[middle:])]
 
     def _run_together(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
         began = time.perf_counter()
@@ -108,6 +151,7 @@ class Coder:
         values = batches.encode_many(requests, self._device) if requests else []
         values = [*values, *(batches.decode_many(files, self._limits, self._device) if files else [])]
         seconds = time.perf_counter() - began
+        self._costs.learn(jobs[0].plan.kind, sum(job.plan.pixels for job in jobs), seconds)
         return [
             value if isinstance(value, BaseException) else self._outcome(job, value, seconds)
             for job, value in zip(jobs, values, strict=True)
@@ -118,13 +162,15 @@ class Coder:
         try:
             value = self._code(job, _stop_when_abandoned(job))
         except Exception as error:
-            if type(error).__name__ == "OutOfMemoryError":  # torch's: the device's memory, not the process's
-                return MemoryError(str(error))
-            return error
-        return self._outcome(job, value, time.perf_counter() - began)
+            return MemoryError(str(error)) if _is_out_of_memory(error) else error
+        seconds = time.perf_counter() - began
+        self._costs.learn(job.plan.kind, job.plan.pixels, seconds)
+        return self._outcome(job, value, seconds)
 
     def _code(self, job: Job, progress: Progress) -> Encoded | Signal:
         if isinstance(job, DecodeJob):
+            if self._decode_native is not None and job.codec in media.FORMATS:  # the codecs of such formats have their names
+                return self._decode_native(job.data, self._limits)
             return compress.decode(job.data, self._limits, self._device, progress)
         request, served = job.request, self._catalogue.served
         return compress.encode(request.signal, request.codec, request.settings, request.target, self._device, progress, served)
@@ -137,6 +183,25 @@ class Coder:
         searched = isinstance(job, EncodeJob) and job.request.target is not None
         entropy = 0.0 if searched else min(seconds, timings.get("entropy", 0.0))
         return Outcome(value, seconds, {"transform": seconds - entropy, "entropy": entropy})
+
+
+def _effort(settings: Mapping[str, object]) -> int:
+    """Return the effort asked for, 0 for none: a small number, for whatever stands there is a kind of its own."""
+    text = str(settings.get("effort", ""))
+    return int(text) if len(text) == 1 and text in "123456789" else 0
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device's memory is too small; torch, which may not be loaded, names the error alike everywhere."""
+    return type(error).__name__ == "OutOfMemoryError"
+
+
+def _release_device_memory() -> None:
+    """Give back what torch keeps for later, so that smaller pieces find room."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _stop_when_abandoned(job: Job) -> Callable[[float, str], None]:

@@ -15,6 +15,7 @@ from ..codecs.compress import Encoded
 from ..codecs.errors import Cancelled
 from ..codecs.signals import Signal
 from .coding import Job
+from .lanes import Plan
 from .problems import ClientGone, RequestTimeout
 from .runtime import Runtime
 from .settings import variable
@@ -44,19 +45,30 @@ class Exchange:
         return nullcontext() if self.background else self.runtime.owner.place()
 
     @asynccontextmanager
-    async def room(self, pixels: int) -> AsyncIterator[None]:
-        """Wait for room for a picture in memory, and hold it for as long as the block lasts."""
+    async def room(self, plan: Plan) -> AsyncIterator[None]:
+        """Wait for room for a picture in memory and hold it as long as the block lasts; long work may meet `QueueFull`."""
         self.stage = "waiting"
         began = time.perf_counter()
-        async with self.runtime.gate.hold(pixels):
-            self._add("queue", began)
-            yield
+        with nullcontext() if self.background else self.runtime.owner.share(plan):
+            async with self.runtime.gate.hold(plan.pixels, plan):
+                self._add("queue", began)
+                yield
 
     async def in_pool(self, span: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call on a reading thread and note the time as `span`."""
+        """Call what takes milliseconds on a thread and note the time as `span`."""
         self.stage = span
         began = time.perf_counter()
         result = await self.runtime.in_pool(function, *args, **kwargs)
+        self._add(span, began)
+        return result
+
+    async def in_media_pool(
+        self, span: str, form: str, pixels: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Read or write (`span`) a picture of a format on a thread, and note the time."""
+        self.stage = span
+        began = time.perf_counter()
+        result = await self.runtime.in_media_pool((span, form), pixels, function, *args, **kwargs)
         self._add(span, began)
         return result
 

@@ -92,7 +92,7 @@ class Metrics:
         self.ratio.labels(codec).observe(samples / file)
 
     def have_workers(self, worker: str, count: int) -> None:
-        """Say how many workers of a kind there are: "device" codes, "media" reads and writes pictures."""
+        """Say how many workers of a kind there are: "device" and "worker" code, "media" reads and writes."""
         self.utilisation.labels(worker).set_function(lambda: self._active[worker] / count)
         self.busy.labels(worker)
 

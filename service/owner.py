@@ -1,16 +1,19 @@
-"""The one owner of the device: a thread that takes work from a bounded queue and codes compatible work together."""
+"""The one owner of the device, and the threads beside it: work waits its turn and is coded together where it is alike."""
 
 from __future__ import annotations
 
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from bisect import insort
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
+from .lanes import Plan
 from .problems import QueueFull
 from .settings import ServiceSettings, variable
 
@@ -21,13 +24,8 @@ class Job(Protocol):
     """What the owner needs to know of a piece of work."""
 
     @property
-    def batch_key(self) -> Hashable | None:
-        """Jobs with equal keys may run together; None runs alone and never waits for company."""
-        ...
-
-    @property
-    def exclusive(self) -> bool:
-        """Whether it may not run in the background while another job runs, because both might use one codec."""
+    def plan(self) -> Plan:
+        """How it is to be run."""
         ...
 
 
@@ -35,13 +33,22 @@ J = TypeVar("J", bound=Job)
 R = TypeVar("R")
 
 
-class DeviceOwner(Generic[J, R]):
-    """Runs jobs in the order they came, on one thread, at most `max_batch` of one key at once.
+@dataclass(frozen=True, eq=False)
+class _Entry(Generic[J, R]):
+    turn: float
+    job: J
+    future: Future[R]
 
-    Background work has a thread of its own, which runs one job at a time. What is exclusive there starts only while nothing
-    else waits or runs, and lets others go first whenever it calls `give_way`.
-    `run` takes the jobs of a batch and returns a result or an exception for each. Jobs whose future was cancelled before
-    they started are never run. `prepare` runs first, on the same thread, `prepare_background` on the other one.
+
+class DeviceOwner(Generic[J, R]):
+    """Runs requests in the order of their turns (`lanes`), at most `max_batch` of one key at once.
+
+    What needs the device runs on one thread. What does not (`Plan.anywhere`) runs on `workers` others, and if it is short on
+    one thread more, which long ones never keep busy. Background work has a thread of its own, which runs one job at a time;
+    what needs the device there starts only while nobody else waits for it or has it, and lets others go first whenever it
+    calls `give_way`. `run` takes the jobs of a batch and returns a result or an exception for each. Jobs whose future was
+    cancelled before they started are never run. `prepare` runs first, on the device's thread, `prepare_background` on that
+    of the background.
     """
 
     def __init__(
@@ -56,53 +63,80 @@ class DeviceOwner(Generic[J, R]):
         self._run, self._prepare, self._on_batch = run, prepare, on_batch
         self._max_batch, self._wait_s = settings.max_batch, settings.batch_wait_ms / 1000
         self._places = settings.queue_size
-        self._taken = 0
-        self._queue: deque[tuple[J, Future[R]]] = deque()
-        self._background: deque[tuple[J, Future[R]]] = deque()
-        self._busy = False  # the owner's thread has work
-        self._lent = False  # exclusive background work has the device
+        self._taken, self._long = 0, 0
+        self._queue: list[_Entry[J, R]] = []  # earliest turn first
+        self._background: list[_Entry[J, R]] = []
+        self._busy = False  # the device's thread has work
+        self._lent = False  # background work has the device
         self._changed = threading.Condition()
         self._stopping = False
-        self._job_s = 0.0  # running mean of the seconds that a job takes
-        self._thread = threading.Thread(target=self._loop, name="device-owner", daemon=True)
-        self._background_thread = threading.Thread(target=self._background_loop, name="background", daemon=True)
+        self._expected_s = 0.0  # of all jobs that wait or run
+        takes: list[Callable[[Plan], bool]] = [lambda plan: plan.anywhere] * settings.workers
+        takes.append(lambda plan: plan.anywhere and plan.short)
+        self._threads = [threading.Thread(target=self._work, args=(take,), name="worker", daemon=True) for take in takes]
+        self._threads.append(threading.Thread(target=self._own_device, name="device-owner", daemon=True))
+        self._threads.append(threading.Thread(target=self._work_in_background, name="background", daemon=True))
         self.ready = False
         self.failure: BaseException | None = None
 
     def start(self) -> None:
-        """Start the thread; `ready` turns true, or `failure` holds the error, when `prepare` is through."""
-        self._thread.start()
-        self._background_thread.start()
+        """Start the threads; `ready` turns true, or `failure` holds the error, when `prepare` is through."""
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, timeout: float) -> None:
         """Cancel what has not started and wait up to `timeout` seconds for what has."""
         with self._changed:
             self._stopping = True
-            for _, future in [*self._queue, *self._background]:
-                future.cancel()
+            for entry in [*self._queue, *self._background]:
+                entry.future.cancel()
             self._changed.notify_all()
-        ends = time.monotonic() + timeout
-        for thread in (self._thread, self._background_thread):
-            thread.join(max(0.0, ends - time.monotonic()))
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     @property
     def depth(self) -> int:
         """Number of requests that hold a place: those that wait and those that run."""
         return self._taken
 
+    def check_room(self) -> None:
+        """Raise `QueueFull` when all places are taken; `retry_after` is what the jobs here are expected to take."""
+        if self._taken >= self._places:
+            raise self._full("requests waiting", self._places, self._taken)
+
+    def _full(self, what: str, allowed: int, actual: int) -> QueueFull:
+        wait = max(1, min(60, math.ceil(self._expected_s)))
+        return QueueFull(what, allowed, actual, variable("queue_size"), wait)
+
     @contextmanager
     def place(self) -> Iterator[None]:
         """Hold a place in the queue for as long as the block lasts; raises `QueueFull` when all are taken."""
         with self._changed:
-            if self._taken >= self._places:
-                wait = max(1, min(60, math.ceil(self._taken * self._job_s)))
-                raise QueueFull("requests waiting", self._places, self._taken, variable("queue_size"), wait)
+            self.check_room()
             self._taken += 1
         try:
             yield
         finally:
             with self._changed:
                 self._taken -= 1
+
+    @contextmanager
+    def share(self, plan: Plan) -> Iterator[None]:
+        """Count long work as such for as long as the block lasts; raises `QueueFull` beyond three quarters of all places."""
+        if plan.short:
+            yield
+            return
+        with self._changed:
+            allowed = self._places - self._places // 4
+            if self._long >= allowed:
+                raise self._full("long requests waiting", allowed, self._long)
+            self._long += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._long -= 1
 
     def submit(self, job: J, background: bool = False) -> Future[R]:
         """Queue a job; whoever submits it, unless it is background work, holds a `place`. Cancel the future to abandon it."""
@@ -111,50 +145,42 @@ class DeviceOwner(Generic[J, R]):
             if self._stopping:
                 future.cancel()
                 return future
-            (self._background if background else self._queue).append((job, future))
+            entry = _Entry(job.plan.turn(), job, future)
+            seconds = 0.0 if background else job.plan.seconds
+            if background:
+                self._background.append(entry)
+            else:
+                insort(self._queue, entry, key=lambda other: other.turn)
+            self._expected_s += seconds
             self._changed.notify_all()
-        future.add_done_callback(self._forget_cancelled)
+        future.add_done_callback(partial(self._forget, seconds))
         return future
 
-    def _forget_cancelled(self, future: Future[R]) -> None:
-        """Drop an abandoned job at once, so that its picture does not stay in memory until its turn."""
-        if future.cancelled():
-            with self._changed:
-                self._queue = deque(entry for entry in self._queue if entry[1] is not future)
-                self._background = deque(entry for entry in self._background if entry[1] is not future)
+    def _forget(self, seconds: float, future: Future[R]) -> None:
+        """Drop a job that is done or abandoned: an abandoned one's picture must not stay in memory until its turn."""
+        with self._changed:
+            self._expected_s = max(0.0, self._expected_s - seconds)
+            if future.cancelled():
+                self._queue = [entry for entry in self._queue if entry.future is not future]
+                self._background = [entry for entry in self._background if entry.future is not future]
 
-    def _loop(self) -> None:
+    def _own_device(self) -> None:
         try:
             self._prepare()
         except Exception as error:
             self.failure = error
             return
         self.ready = True
-        while batch := self._next_batch():
+        while batch := self._next_batch(_needs_device, device=True):
             self._execute(batch)
+            del batch  # its pictures must not stay in memory until the next one comes
 
-    def _next_batch(self) -> list[tuple[J, Future[R]]]:
-        """Wait for a job, then up to the batch wait for others with its key; empty when the owner stops."""
-        with self._changed:
-            self._busy = False
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._queue or self._stopping)
-            if self._stopping:
-                return []
-            batch = [self._queue.popleft()]
-            self._busy = True
-            key = batch[0][0].batch_key
-            deadline = time.monotonic() + self._wait_s
-            while key is not None:
-                self._take_matching(key, batch)
-                left = deadline - time.monotonic()
-                if len(batch) == self._max_batch or left <= 0 or self._stopping:
-                    break
-                self._changed.wait(left)
-            self._changed.wait_for(lambda: not self._lent or self._stopping)
-        return batch
+    def _work(self, takes: Callable[[Plan], bool]) -> None:
+        while batch := self._next_batch(takes):
+            self._execute(batch)
+            del batch
 
-    def _background_loop(self) -> None:
+    def _work_in_background(self) -> None:
         self._prepare_background()
         while entry := self._next_in_background():
             try:
@@ -163,24 +189,26 @@ class DeviceOwner(Generic[J, R]):
                 with self._changed:
                     self._lent = False
                     self._changed.notify_all()
+                del entry
 
-    def _next_in_background(self) -> tuple[J, Future[R]] | None:
-        """Wait for background work, and for the device if it wants that for itself; None when the owner stops."""
+    def _next_in_background(self) -> _Entry[J, R] | None:
+        """Wait for background work, and for the device if it needs that; None when the owner stops."""
         with self._changed:
             self._changed.wait_for(lambda: (self._background and self.ready) or self._stopping)
-            entry = None if self._stopping else self._background.popleft()
-            if entry is not None and entry[0].exclusive:
+            entry = None if self._stopping else self._background.pop(0)
+            if entry is not None and _needs_device(entry.job.plan):
                 self._changed.wait_for(self._nobody_waits)
                 self._lent = True
             if entry is not None and self._stopping:
-                entry[1].cancel()
+                entry.future.cancel()
         return None if self._stopping else entry
 
     def _nobody_waits(self) -> bool:
-        return (not self._queue and not self._busy) or self._stopping
+        waiting = any(_needs_device(entry.job.plan) for entry in self._queue)
+        return not (waiting or self._busy) or self._stopping
 
     def give_way(self) -> None:
-        """Let what waits run first; for exclusive background work, from its progress reports."""
+        """Let those that wait for the device run first; for background work that has it, from its progress reports."""
         with self._changed:
             if self._lent and not self._nobody_waits():
                 self._lent = False
@@ -188,28 +216,51 @@ class DeviceOwner(Generic[J, R]):
                 self._changed.wait_for(self._nobody_waits)
                 self._lent = True
 
-    def _take_matching(self, key: Hashable, batch: list[tuple[J, Future[R]]]) -> None:
-        kept: deque[tuple[J, Future[R]]] = deque()
-        for entry in self._queue:
-            fits = len(batch) < self._max_batch and entry[0].batch_key == key
-            (batch if fits else kept).append(entry)
-        self._queue = kept
+    def _next_batch(self, takes: Callable[[Plan], bool], device: bool = False) -> list[_Entry[J, R]]:
+        """Wait for a job that this thread takes, then up to the batch wait for others with its key; empty at the end."""
+        with self._changed:
+            if device:
+                self._busy = False
+                self._changed.notify_all()
+            while not self._stopping:
+                first = next((entry for entry in self._queue if takes(entry.job.plan)), None)
+                if first is not None:
+                    self._busy = self._busy or device
+                    batch = self._with_company(first)
+                    self._changed.wait_for(lambda: not (device and self._lent) or self._stopping)
+                    return batch
+                self._changed.wait()
+        return []
 
-    def _execute(self, batch: list[tuple[J, Future[R]]]) -> None:
-        live = [entry for entry in batch if entry[1].set_running_or_notify_cancel()]
+    def _with_company(self, first: _Entry[J, R]) -> list[_Entry[J, R]]:
+        self._queue.remove(first)
+        batch, key = [first], first.job.plan.batch_key
+        deadline = time.monotonic() + self._wait_s
+        while key is not None:
+            fitting = [entry for entry in self._queue if entry.job.plan.batch_key == key][: self._max_batch - len(batch)]
+            self._queue = [entry for entry in self._queue if entry not in fitting]
+            batch += fitting
+            left = deadline - time.monotonic()
+            if len(batch) == self._max_batch or left <= 0 or self._stopping:
+                break
+            self._changed.wait(left)
+        return batch
+
+    def _execute(self, batch: list[_Entry[J, R]]) -> None:
+        live = [entry for entry in batch if entry.future.set_running_or_notify_cancel()]
         if not live:
             return
         self._on_batch(len(live))
-        started = time.monotonic()
         try:
-            results = self._run([job for job, _ in live])
+            results = self._run([entry.job for entry in live])
         except BaseException as error:  # the thread must outlive whatever a codec does
             results = [error] * len(live)
-        if threading.current_thread() is self._thread:
-            seconds = (time.monotonic() - started) / len(live)
-            self._job_s = seconds if self._job_s == 0 else 0.9 * self._job_s + 0.1 * seconds
-        for (_, future), result in zip(live, results, strict=True):
+        for entry, result in zip(live, results, strict=True):
             if isinstance(result, BaseException):
-                future.set_exception(result)
+                entry.future.set_exception(result)
             else:
-                future.set_result(result)
+                entry.future.set_result(result)
+
+
+def _needs_device(plan: Plan) -> bool:
+    return not plan.anywhere

@@ -29,6 +29,7 @@ async def encode(request: Request) -> Response:
         return await submit(request, "encode", request.query_params, {"Preference-Applied": "respond-async"})
     runtime: Runtime = request.app.state.runtime
     options = encode_options(request.query_params, runtime.check_accepting())
+    runtime.owner.check_room()  # before the body is read
     exchange = Exchange(runtime)
     async with runtime.bodies.read(request.headers, request.receive) as body:
         tag = await runtime.in_pool(entity_tag, body, "encode", options, runtime.catalogue.identity)
@@ -47,6 +48,7 @@ async def decode(request: Request) -> Response:
     catalogue = runtime.check_accepting()
     quality = decode_quality(request.query_params)
     form = OUTPUT_FORMATS[choose(request.headers.get("accept", "*/*"), list(OUTPUT_FORMATS))]
+    runtime.owner.check_room()  # before the body is read
     exchange = Exchange(runtime)
     async with runtime.bodies.read(request.headers, request.receive) as body:
         tag = await runtime.in_pool(entity_tag, body, "decode", form.name, quality, catalogue.identity)

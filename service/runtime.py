@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
+from ..codecs import media
 from ..codecs.compress import Encoded
 from ..codecs.errors import InvalidSettings
 from ..codecs.limits import Limits
 from ..codecs.registry import codec_ids
+from ..codecs.signals import Signal
 from .allowances import Allowances
 from .body import BodyReader
 from .catalogue import Catalogue, open_catalogue, set_threads, warm_late
@@ -20,11 +24,15 @@ from .coding import Coder, EncodeJob, Job, Outcome
 from .gate import Gate
 from .jobs import Jobs
 from .keys import Keys
+from .lanes import Costs, Plan
 from .logs import Log, make_log
 from .metrics import Metrics
 from .owner import DeviceOwner
 from .problems import Unavailable
 from .settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from .sandbox import Sandbox
 
 __all__ = ["Runtime"]
 
@@ -32,11 +40,28 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class Media(Protocol):
+    """What `codecs.media` and a sandbox have in common."""
+
+    def read_header(self, data: bytes, limits: Limits, /) -> media.Header:
+        """Return the size of a picture."""
+        ...
+
+    def read(self, data: bytes, limits: Limits, /) -> Signal:
+        """Return a picture."""
+        ...
+
+    def write(self, signal: Signal, form: str, quality: int | None, /) -> bytes:
+        """Return a media file."""
+        ...
+
+
 class Runtime:
     """The state behind the routes; belongs to one event loop. `open` runs it for as long as the block lasts.
 
-    The gate lets two batches of pictures into memory at once, and four of the largest: reading overlaps with coding, while a
-    long queue holds compressed bytes only.
+    `media` reads and writes media, in processes of their own where `sandbox` is on. Long reading and writing leaves a thread to
+    short, and hashes and headers have threads that pictures never use. The gate lets two batches of pictures into memory at
+    once, and four of the largest: reading overlaps with coding, while a long queue holds compressed bytes only.
     """
 
     def __init__(self, settings: ServiceSettings, log: Log | None = None) -> None:
@@ -48,6 +73,13 @@ class Runtime:
         self.log = log or make_log()
         self.metrics = Metrics()
         self.bodies = BodyReader(settings)
+        self.costs = Costs()
+        self.sandbox: Sandbox | None = None
+        if settings.sandbox:  # a reader, or writer, and a decoder for each thread that may want one
+            from .sandbox import Sandbox  # needs resource limits, which not every system has
+
+            self.sandbox = Sandbox(2 * (settings.workers + 1), self.limits, settings.media_timeout_s)
+        self.media: Media = self.sandbox or media
         self.gate = Gate(2 * settings.max_batch, 4 * settings.max_pixels)
         self.owner = DeviceOwner[Job, Outcome](
             self._run, settings, self._prepare, self.metrics.batch.observe, lambda: set_threads(settings.threads)
@@ -60,10 +92,12 @@ class Runtime:
         self.in_flight = 0
         self._catalogue: Catalogue | None = None
         self._coder: Coder | None = None
-        readers = max(2, settings.threads)
-        self._pool = ThreadPoolExecutor(readers, thread_name_prefix="media")
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="header")
+        self._media_pool = ThreadPoolExecutor(settings.workers + 1, thread_name_prefix="media")
+        self._long_media = asyncio.Semaphore(settings.workers)
         self.metrics.have_workers("device", 1)
-        self.metrics.have_workers("media", readers)
+        self.metrics.have_workers("worker", settings.workers + 1)
+        self.metrics.have_workers("media", settings.workers + 1)
         self.metrics.in_flight.set_function(lambda: self.in_flight)
         self.metrics.buffered.set_function(lambda: self.bodies.buffered)
 
@@ -73,17 +107,20 @@ class Runtime:
             self._catalogue = open_catalogue(
                 self.settings, self.log, lambda name, took: self.metrics.load.labels(name).set(took)
             )
+            if self.sandbox:
+                self.sandbox.warm()
         except Exception as error:
             self.log.error("start failed", exc_info=error)
             raise
-        self._coder = Coder(self._catalogue, self.limits, self.settings.device)
+        decode = self.sandbox.decode if self.sandbox else None
+        self._coder = Coder(self._catalogue, self.limits, self.settings.device, self.costs, decode)
         if any(served.device == "cuda" for served in self._catalogue.served.values()):
             self.metrics.watch_gpu()
         late = (self._catalogue, self.settings.device, self.log)
         threading.Thread(target=warm_late, args=late, name="warm-up", daemon=True).start()
 
     def _run(self, jobs: Sequence[Job]) -> Sequence[Outcome | BaseException]:
-        with self.metrics.working("device"):
+        with self.metrics.working("worker" if jobs[0].plan.anywhere else "device"):
             outcomes = self.coder.run(jobs)
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(job, EncodeJob) and isinstance(outcome, Outcome) and isinstance(outcome.value, Encoded):
@@ -113,23 +150,39 @@ class Runtime:
         return self.catalogue
 
     async def in_pool(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call on one of the reading threads, so that the event loop stays free."""
+        """Call what takes milliseconds on a thread, so that the event loop stays free."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*args, **kwargs))
 
-        def work() -> T:
+    async def in_media_pool(
+        self, kind: Hashable, pixels: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call what reads or writes a picture on a thread; `kind` as of `lanes.Plan`."""
+        plan = Plan(seconds=self.costs.expect(kind, pixels))
+
+        def measured() -> T:
+            began = time.perf_counter()
             with self.metrics.working("media"):
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
+            self.costs.learn(kind, pixels, time.perf_counter() - began)
+            return result
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        async with contextlib.nullcontext() if plan.short else self._long_media:
+            return await asyncio.get_running_loop().run_in_executor(self._media_pool, measured)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Run the owner and the reading threads; raises `InvalidSettings` when jobs cannot be kept where they should be."""
+        """Run owner, sandbox and threads; raises `InvalidSettings` when jobs cannot be kept where they should be."""
         self.jobs.open()
         self.owner.start()
+        if self.sandbox:
+            await asyncio.to_thread(self.sandbox.start)
         try:
             yield
         finally:
             self.draining = True
             await asyncio.to_thread(self.owner.stop, 1.0)
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            for pool in (self._pool, self._media_pool):
+                pool.shutdown(wait=False, cancel_futures=True)
+            if self.sandbox:
+                self.sandbox.stop()
             self.jobs.close()

@@ -6,6 +6,7 @@ import asyncio
 import resource
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ SWEEP_TICKS = 2  # of uvicorn's main loop, a tenth of a second each
 BACKLOG = 2048  # connections that wait in the system to be accepted
 ACCEPTED_AT_ONCE = 64  # before others get their turn
 OTHER_DESCRIPTORS = 256  # files and sockets beside clients' connections
+SWITCH_S = 0.0005  # a codec that comes back from C waits so long for the event loop to let go, not Python's 5 ms
 
 
 class DrainingServer(uvicorn.Server):
@@ -136,6 +138,7 @@ def serve(settings: ServiceSettings | None = None) -> None:
     log = make_log()
     settings = _with_descriptors(settings or ServiceSettings.from_environment(), log)
     keep_memory()
+    sys.setswitchinterval(SWITCH_S)
     app = create_app(settings, log)
     server = DrainingServer(app, settings)
     server.runtime.jobs.open()

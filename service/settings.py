@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -37,6 +38,9 @@ class ServiceSettings(BaseModel):
     port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free port")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default_factory=lambda: max(1, (os.cpu_count() or 1) // 2), ge=1, description="torch threads")
+    workers: int = Field(
+        default_factory=lambda: os.cpu_count() or 1, ge=1, description="threads for what needs no device, processes for media"
+    )
     codecs: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(default=(), description="ids served; empty serves all")
     max_body_bytes: int = Field(default=32 * 2**20, ge=1, description="bytes of one request's body")
     max_buffered_bytes: int = Field(default=512 * 2**20, ge=1, description="bytes of all bodies held at once")
@@ -47,6 +51,10 @@ class ServiceSettings(BaseModel):
     request_timeout_s: float = Field(default=120.0, gt=0, description="from the end of the body to the answer")
     body_timeout_s: float = Field(default=30.0, gt=0, description="time to send the whole body")
     playground: bool = Field(default=True, description="whether /playground is there")
+    sandbox: bool = Field(
+        default=sys.platform == "linux", description="read and write media in processes that may do nothing else"
+    )
+    media_timeout_s: float = Field(default=30.0, gt=0, description="time to read or write one media file in a sandbox")
     drain_seconds: float = Field(default=30.0, ge=0, description="time that requests in flight get after SIGTERM")
     state_dir: Path | None = Field(default=None, description="folder of the jobs; without it they end with the service")
     max_jobs: int = Field(default=1000, ge=0, description="jobs stored at once, finished ones included")

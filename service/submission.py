@@ -62,7 +62,7 @@ async def submit(request: Request, op: str, query: QueryParams, headers: Mapping
         callback=callback,
     )
     async with runtime.bodies.read(request.headers, request.receive) as body:
-        await runtime.in_pool(work.check, body, runtime.limits)
+        await runtime.in_pool(work.check, body, runtime)
         job, new = await runtime.jobs.submit(draft, body)
         size = len(body)
     request.state.notes.update(job=job.id, new=new, bytes_in=size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from starlette.datastructures import QueryParams
@@ -16,6 +17,7 @@ from .catalogue import Catalogue
 from .exchange import Exchange
 from .options import EncodeOptions, decode_quality, encode_options
 from .problems import NotAcceptable
+from .runtime import Runtime
 
 __all__ = ["EXTENSIONS", "MEDIA_TYPE", "OUTPUT_FORMATS", "Decoding", "Encoding", "Result", "Work", "describe_stream", "work_of"]
 
@@ -37,7 +39,7 @@ class Result:
 class Work(Protocol):
     """Options that were found valid, and what to do with a body under them."""
 
-    def check(self, body: bytes, limits: Limits) -> None:
+    def check(self, body: bytes, runtime: Runtime) -> None:
         """Look at the body's first bytes; raises what `run` would raise for them."""
         ...
 
@@ -52,17 +54,18 @@ class Encoding:
 
     options: EncodeOptions
 
-    def check(self, body: bytes, limits: Limits) -> None:
+    def check(self, body: bytes, runtime: Runtime) -> None:
         """See `Work.check`."""
-        media.read_header(body, limits)
+        runtime.media.read_header(body, runtime.limits)
 
     async def run(self, exchange: Exchange, body: bytes) -> Result:
         """See `Work.run`."""
         runtime, options = exchange.runtime, self.options
         with exchange.place():
-            header = await exchange.in_pool("read", media.read_header, body, runtime.limits)
-            async with exchange.room(header.height * header.width):
-                signal = await exchange.in_pool("read", media.read, body, runtime.limits)
+            header = await exchange.in_pool("read", runtime.media.read_header, body, runtime.limits)
+            pixels = header.height * header.width
+            async with exchange.room(runtime.coder.encode_plan(options.codec, options.settings, options.target, pixels)):
+                signal = await exchange.in_media_pool("read", header.format, pixels, runtime.media.read, body, runtime.limits)
                 job = runtime.coder.encode_job(batches.Request(signal, options.codec, options.settings, options.target))
                 del signal
                 encoded = await exchange.on_device(job)
@@ -77,21 +80,22 @@ class Decoding:
     form: str
     quality: int | None
 
-    def check(self, body: bytes, limits: Limits) -> None:
+    def check(self, body: bytes, runtime: Runtime) -> None:
         """See `Work.check`."""
-        describe_stream(body, limits)
+        describe_stream(body, runtime.limits)
 
     async def run(self, exchange: Exchange, body: bytes) -> Result:
         """See `Work.run`."""
         runtime = exchange.runtime
         with exchange.place():
             header = await exchange.in_pool("read", describe_stream, body, runtime.limits)
-            job = runtime.coder.decode_job(body, header.codec)
             pixels = header.shape[0] * header.shape[1]
-            async with exchange.room(pixels):
+            job = runtime.coder.decode_job(body, header.codec, pixels)
+            async with exchange.room(job.plan):
                 signal = await exchange.on_device(job)
                 assert isinstance(signal, Signal)
-                content = await exchange.in_pool("write", _write, signal, self.form, self.quality)
+                writing = partial(_write, runtime, signal, self.form, self.quality)
+                content = await exchange.in_media_pool("write", self.form, pixels, writing)
         return Result(content, media.FORMATS[self.form].media_type, header.codec, 8 * len(body) / pixels)
 
 
@@ -107,9 +111,9 @@ def describe_stream(body: bytes, limits: Limits) -> container.Description:
     return container.describe(body, limits)
 
 
-def _write(signal: Signal, form: str, quality: int | None) -> bytes:
+def _write(runtime: Runtime, signal: Signal, form: str, quality: int | None) -> bytes:
     """Return the media file; what the format cannot hold is no fault of the body."""
     try:
-        return media.write(signal, form, quality)
+        return runtime.media.write(signal, form, quality)
     except UnsupportedMedia as error:
         raise NotAcceptable(f"{error}; accept another of {', '.join(OUTPUT_FORMATS)}") from error

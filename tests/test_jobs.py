@@ -25,6 +25,7 @@ from laconic.codecs import compress, media
 from laconic.codecs.errors import Cancelled
 from laconic.service.coding import Coder
 from laconic.service.keys import SCOPES, change_keys, new_key
+from laconic.service.lanes import Plan
 from laconic.service.logs import make_log
 from laconic.service.owner import DeviceOwner
 from laconic.service.serve import background
@@ -372,8 +373,7 @@ def test_a_job_that_needs_the_device_alone_lets_requests_go_first(
 class Piece:
     """Work for the owner's own tests: a name, and what to do on the owner's thread or in the background."""
 
-    batch_key = None
-    exclusive = True
+    plan = Plan()  # needs the device
 
     def __init__(self, name: str, work: Callable[[], None] = lambda: None) -> None:
         self.name, self.work = name, work

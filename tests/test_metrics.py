@@ -62,7 +62,7 @@ def test_encoding_and_decoding_are_counted(client: httpx.Client) -> None:
     assert grown("http_requests_total", method="POST", route="/v1/encode", status="200") == 1
     assert grown("span_duration_seconds_count", span="read") == 2, "a picture, and the header of a file"
     assert grown("span_duration_seconds_count", span="write") == 1
-    assert 0 < grown("workers_busy_seconds_total", worker="device") < 30
+    assert 0 < grown("workers_busy_seconds_total", worker="worker") < 30
     assert 0 < grown("workers_busy_seconds_total", worker="media") < 30
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from laconic.codecs import compress, media
 from laconic.codecs.signals import Image
+from laconic.service.lanes import Plan
 from laconic.service.logs import make_log
 from laconic.service.negotiation import choose, content_disposition, stem
 from laconic.service.owner import DeviceOwner
@@ -212,10 +213,8 @@ def test_index_and_health(client: httpx.Client) -> None:
 class Number:
     """A job for the owner's own tests: `key` is its batch key."""
 
-    exclusive = True
-
     def __init__(self, value: int, key: str | None = "k") -> None:
-        self.value, self.batch_key = value, key
+        self.value, self.plan = value, Plan(batch_key=key)
 
 
 def test_the_owner_batches_what_is_compatible_in_order() -> None:

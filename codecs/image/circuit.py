@@ -51,6 +51,7 @@ class ImageCircuit:
     signal = "image"
     signals = ("image", "pictures")
     devices = ("cpu",)
+    overlaps = True
     lossless = True
     Settings = CircuitSettings
 
