@@ -299,7 +299,7 @@ def test_events_follow_a_job_to_its_end_and_resume(tmp_path: Path, brake: Brake)
         threading.Timer(1.2, brake.released.set).start()
         events = read_events(client, job)
         states = [status["state"] for _, status in events]
-        assert states[0] == "running" and states[-1] == "succeeded" and states.count("succeeded") == 1
+        assert "running" in states and states[-1] == "succeeded" and states.count("succeeded") == 1
         assert any(status["progress"] == 0.25 and status["stage"] == "transform" for _, status in events)
         assert any((status["eta_s"] or 0) > 0 for _, status in events)
         ids = [number for number, _ in events]
