@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 
+import imagecodecs
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import pytest
 from numpy.typing import NDArray
 
-from laconic.codecs.image.flat_coder import decode_flat, encode_flat, flatness
+from laconic.codecs import compress, container
+from laconic.codecs.image.flat_coder import decode_flat, encode_flat, few_colours, flatness
+from laconic.codecs.image.lossless_tiles import FLAT
+from laconic.codecs.signals import Image
 from laconic.entropy.errors import SymbolsCorrupt
 
 from .pictures import noisy, odd_pictures, photograph
@@ -145,3 +149,22 @@ def test_palette_with_an_index_too_large() -> None:
     for head in (b"", b"\x03", b"\x02", b"\x02\xff\xff\xff\xff\x01", b"\x02\x81\x02\x00", b"\x02\x01\xff\x7f\x00"):
         with pytest.raises(SymbolsCorrupt):
             decode_flat(head, pixels.shape, pixels.dtype)
+
+
+@pytest.mark.parametrize("kind", ["dithered", "tiled", "repeated"])
+def test_pictures_that_do_not_look_flat_take_the_flat_way_where_it_pays(kind: str) -> None:
+    random = np.random.default_rng(1)
+    pixels = {
+        "dithered": random.integers(0, 256, (200, 3), np.uint8)[random.integers(0, 200, (96, 128))],
+        "tiled": np.tile(random.integers(0, 256, (16, 16, 3), np.uint8), (6, 8, 1)),
+        "repeated": np.tile(random.integers(0, 256, (32, 128, 3), np.uint8), (3, 1, 1)),
+    }[kind]
+    file = compress.encode(Image(pixels), "image-lossless", {"effort": 1}).data
+    assert container.read(file).chunks[0][0] == FLAT
+    assert len(file) <= len(imagecodecs.png_encode(pixels, level=9))
+
+
+def test_photographs_have_many_colours() -> None:
+    array = photograph().array
+    assert not few_colours(array) and not few_colours(array[..., :1]) and not few_colours(array[..., [0, 0, 0]])
+    assert few_colours(array // 128 * 128) and few_colours(array[..., :1] // 32)

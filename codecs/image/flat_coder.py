@@ -24,13 +24,14 @@ from ...entropy.errors import SymbolsCorrupt
 from .flat_pixels import MARGIN, NEIGHBOURS, code_pixels, new_model
 from .flat_samples import new_sample_model
 
-__all__ = ["decode_flat", "encode_flat", "expected_size", "flatness"]
+__all__ = ["decode_flat", "encode_flat", "expected_size", "few_colours", "flatness"]
 
 Samples = NDArray[Any]
 Colours = NDArray[np.int64]
 
 RAW, DIRECT, PALETTE = 0, 1, 2
 MOST_COLOURS = 256
+MOST_GREYS = 32
 SMALL_PICTURE = 1 << 16  # pixels below which both forms are tried
 
 
@@ -43,6 +44,14 @@ def flatness(pixels: Samples) -> float:
     same[1:, 1:] |= colours[1:, 1:] == colours[:-1, :-1]
     same[1:, :-1] |= colours[1:, :-1] == colours[:-1, 1:]
     return float(np.count_nonzero(same)) / same.size
+
+
+def few_colours(pixels: Samples) -> bool:
+    """Whether a sample of the pixels has so few colours, or grey levels, that they are hardly a photograph's."""
+    every = pixels.reshape(-1, pixels.shape[2])
+    some = every[:: max(1, len(every) // 4096), : 3 if pixels.shape[2] >= 3 else 1]
+    most = MOST_GREYS if (some == some[:, :1]).all() else MOST_COLOURS
+    return len(np.unique(some, axis=0)) <= most
 
 
 def expected_size(pixels: Samples, others: int) -> float:

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +17,7 @@ from ...entropy.errors import SymbolsCorrupt
 from ..codec import Progress
 from ..errors import CorruptStream
 from ..signals import Samples
-from .flat_coder import decode_flat, encode_flat, expected_size, flatness
+from .flat_coder import decode_flat, encode_flat, expected_size, few_colours, flatness
 from .lossless_planes import Layer, Plane, decode_layers, encode_layers
 from .origin import Origin, Parts, join, split
 
@@ -28,6 +30,7 @@ CHANNELS = {1: (0,), 2: (0,), 3: (1, 0, 2), 4: (1, 0, 2)}  # of the picture, in 
 RGB_LAYERS = (Layer(GREEN, ()), Layer(RED, (GREEN,)), Layer(BLUE, (RED, GREEN)))
 MAYBE_FLAT, SURELY_FLAT = 0.25, 0.8  # shares of pixels equal to a neighbour, between which FLAT is tried as well as another way
 WORTH_TRYING = 0.93  # share of the other way's size up to which the one expected of FLAT lets it be tried
+MANY_BITS = 0.25  # share of the samples' size from which others' bytes make a look for repetitions worth its time
 SMALL = 4096  # samples up to which FLAT is always tried
 SPARSE = 0.9  # share of the levels up to the highest that are used, below which only those used are coded
 
@@ -41,13 +44,20 @@ def encode_tile(pixels: Samples, origin: Origin | None, effort: int, progress: P
         other = bytes([PLANES]) + _encode_planes(pixels, effort, progress)
     else:
         other = bytes([ORIGIN]) + _encode_origin(pixels, origin, effort, progress)
-    if (
-        pixels.size <= SMALL
-        or len(other) > pixels.nbytes  # noise, which FLAT stores as it is
-        or (flat > MAYBE_FLAT and expected_size(pixels, len(other)) < WORTH_TRYING * len(other))
-    ):
+    if _may_be_flat(pixels, flat, len(other)):
         return min(bytes([FLAT]) + encode_flat(pixels), other, key=len)
     return other
+
+
+def _may_be_flat(pixels: Samples, flat: float, others: int) -> bool:
+    """Whether FLAT may take fewer than the `others` bytes of another way; it takes seconds, this must not."""
+    return (
+        pixels.size <= SMALL
+        or others > pixels.nbytes  # noise, which FLAT stores as it is
+        or (flat > MAYBE_FLAT and expected_size(pixels, others) < WORTH_TRYING * others)
+        or few_colours(pixels)  # dithering
+        or (others > MANY_BITS * pixels.nbytes and len(zlib.compress(pixels.tobytes(), 1)) < others)  # repeated textures
+    )
 
 
 def decode_tile(
