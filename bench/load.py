@@ -101,7 +101,7 @@ def probe(url: str, path: str, every_s: float, seconds: float) -> list[Answer]:
 def _client(url: str) -> httpx.AsyncClient:
     limits = httpx.Limits(
         max_connections=None, max_keepalive_connections=64, keepalive_expiry=2.0
-    )  # the service closes after 5 s
+    )  # the service closes after 10 s
     return httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, limits=limits)
 
 

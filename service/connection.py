@@ -58,8 +58,9 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Close where the request goes on after its answer: `Linger` has read what it would, and nobody times the rest."""
+        unread = self.conn.their_state is h11.SEND_BODY  # of this request: the next may begin in the call below
         super().on_response_complete()
-        if self.conn.their_state is h11.SEND_BODY:
+        if unread:
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:

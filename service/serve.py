@@ -30,6 +30,7 @@ __all__ = ["background", "serve"]
 
 SWEEP_TICKS = 2  # of uvicorn's main loop, a tenth of a second each
 BACKLOG = 2048  # connections that wait in the system to be accepted
+KEEP_ALIVE_S = 10  # twice what common clients keep a connection for: one must not close what the other is about to use
 ACCEPTED_AT_ONCE = 64  # before others get their turn
 OTHER_DESCRIPTORS = 256  # files and sockets beside clients' connections
 SWITCH_S = 0.0005  # a codec that comes back from C waits so long for the event loop to let go, not Python's 5 ms
@@ -51,6 +52,7 @@ class DrainingServer(uvicorn.Server):
             server_header=False,
             log_config=uvicorn_log_config(),
             backlog=ACCEPTED_AT_ONCE,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=1,  # only closes connections: requests were waited for before
         )
         super().__init__(config)
