@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +43,7 @@ OPERATIONS = [
     *(("POST", path) for path in ("/v1/encode", "/v1/decode", "/v1/inspect", "/v1/jobs")),
     ("DELETE", "/v1/jobs/{job}"),
 ]
+EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "15"))  # for each operation and mode; docs/benchmarks.md has a run with 500
 MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
 
 
@@ -62,7 +64,7 @@ def test_the_service_does_what_it_describes(
     positive = mode is schemathesis.GenerationMode.POSITIVE
     operation = described[path][method]
 
-    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
     @given(case=operation.as_strategy(generation_mode=mode), real=booleans())
     def check(case: schemathesis.Case[Any], real: bool) -> None:
         checks = list(excluded)
