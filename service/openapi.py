@@ -81,7 +81,8 @@ def _describe_coding(paths: Schema) -> None:
     encode["parameters"] = []
     for operation in (encode, decode):
         operation["parameters"] += [_prefer(), *job_headers()]
-        operation["responses"]["202"] = job_accepted("The job that Prefer asked for")
+        operation["responses"]["202"] = accepted = job_accepted("The job that Prefer asked for")
+        operation["responses"]["200"]["content"] |= accepted["content"]  # of a known Idempotency-Key
         operation["responses"]["304"] = {"description": "If-None-Match has the ETag that the answer would have"}
     codec["responses"] |= _problems((404,))
     codec["parameters"] = [{"name": "codec", "in": "path", "required": True, "schema": {"type": "string"}}]
@@ -111,7 +112,7 @@ def _encode_parameters(catalogue: Catalogue) -> list[Schema]:
 
 
 def _prefer() -> Schema:
-    schema = {"type": "string", "enum": ["respond-async"]}
+    schema = {"type": "string", "examples": ["respond-async"]}  # others are ignored, as RFC 7240 asks
     return _parameter("Prefer", schema, "make a job of the request and answer at once") | {"in": "header"}
 
 
