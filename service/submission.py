@@ -34,7 +34,8 @@ def owner_of(request: Request) -> str | None:
 
 
 def prefers_job(request: Request) -> bool:
-    """Whether the request carries `Prefer: respond-async` (RFC 7240)."""
+    """Whether the request carries `Prefer: respond-async` (RFC 7240); raises for a bad Idempotency-Key, even one not needed."""
+    _idempotency_key(request)
     preferences = ",".join(request.headers.getlist("prefer")).split(",")
     return any(preference.partition(";")[0].strip().lower() == "respond-async" for preference in preferences)
 
