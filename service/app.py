@@ -21,6 +21,7 @@ from .routes_coding import router as coding_routes
 from .routes_jobs import router as job_routes
 from .routes_playground import playground_routes
 from .routes_status import router as status_routes
+from .routes_uploads import router as upload_routes
 from .runtime import Runtime
 from .settings import ServiceSettings
 
@@ -52,6 +53,7 @@ def create_app(settings: ServiceSettings | None = None, log: Log | None = None) 
     app.state.runtime = runtime
     app.include_router(coding_routes)
     app.include_router(job_routes)
+    app.include_router(upload_routes)
     app.include_router(status_routes)
     if runtime.settings.playground:
         app.include_router(playground_routes())

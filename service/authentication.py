@@ -25,7 +25,7 @@ OPEN_METHODS = ("GET", "HEAD")
 SCOPED: Mapping[str, re.Pattern[str]] = {
     "encode": re.compile(r"/v1/encode"),
     "decode": re.compile(r"/v1/decode|/v1/inspect"),
-    "jobs": re.compile(rf"/v1/jobs(?:/{_NAME})*"),
+    "jobs": re.compile(rf"/v1/(?:jobs|uploads)(?:/{_NAME})*"),
     "metrics": re.compile(r"/metrics"),
 }
 assert set(SCOPED) == set(SCOPES)

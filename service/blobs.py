@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-__all__ = ["BlobFolder", "blob_name"]
+__all__ = ["BlobFolder", "blob_name", "sync_folder"]
 
 SWEEP_AGE_S = 600.0  # a blob is younger than this between its writing and the row that refers to it
 
@@ -50,8 +50,21 @@ class BlobFolder:
         finally:
             temporary.unlink(missing_ok=True)
         for folder in (path.parent, self._folder):
-            _sync_folder(folder)
+            sync_folder(folder)
         return name
+
+    def adopt(self, path: Path, name: str) -> None:
+        """Move a synchronised file of the same file system, whose content has this name, to its place."""
+        os.utime(path)
+        target = self.path(name)
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        os.replace(path, target)
+        for folder in (target.parent, self._folder):
+            sync_folder(folder)
+
+    def renew(self, name: str) -> None:
+        """Make a blob young, so that no sweep takes it before a row refers to it; raises `FileNotFoundError`."""
+        os.utime(self.path(name))
 
     def get(self, name: str) -> bytes:
         """Return a blob; raises `FileNotFoundError` for one that is not there, `OSError` for one that has changed."""
@@ -73,7 +86,7 @@ class BlobFolder:
         return removed
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:

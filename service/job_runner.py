@@ -150,9 +150,11 @@ class JobRunner:
         return Ending("succeeded", name, len(result.content), result.media_type, result.codec)
 
     async def _sweep(self) -> None:
-        needed = await self.jobs.call(self.jobs.store.expire)
+        settings = self.runtime.settings
+        needed = await self.jobs.on_disk(self.jobs.uploads.expire)  # before the jobs: one may be made from an upload meanwhile
+        needed |= await self.jobs.call(self.jobs.store.expire)
         await asyncio.to_thread(self.jobs.blobs.sweep, needed)
-        await asyncio.sleep(min(SWEEP_S, self.runtime.settings.job_retention_s / 4))
+        await asyncio.sleep(min(SWEEP_S, settings.job_retention_s / 4, settings.upload_retention_s / 4))
 
     async def _send_webhook(self) -> None:
         settings = self.runtime.settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from .job_store import Draft, Job, JobStore
 from .problems import JobCancelled, NoSuchJob, StorageFailed, members
 from .settings import ServiceSettings, variable
 from .sqlite_jobs import SqliteJobStore
+from .uploads import UploadFolder
 
 __all__ = ["Jobs", "heard", "job_path"]
 
@@ -44,6 +45,8 @@ class Jobs:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._store: SqliteJobStore | None = None
         self._blobs: BlobFolder | None = None
+        self._uploads: UploadFolder | None = None
+        self._reading = asyncio.Lock()  # one upload in memory at a time, beside that of the job that runs
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jobs")
 
     def open(self) -> None:
@@ -56,6 +59,7 @@ class Jobs:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._blobs = BlobFolder(folder / "blobs")
+            self._uploads = UploadFolder(folder / "uploads", self.settings)
             self._store = SqliteJobStore(folder / DATABASE, self.settings)
         except (OSError, sqlite3.Error) as error:
             raise InvalidSettings(f"jobs cannot be kept in {folder}: {error}; set {variable('state_dir')}") from error
@@ -82,6 +86,20 @@ class Jobs:
             raise StorageFailed("the jobs are not open")
         return self._blobs
 
+    @property
+    def uploads(self) -> UploadFolder:
+        """What comes in parts, whose methods are for `on_disk`."""
+        if self._uploads is None:
+            raise StorageFailed("the jobs are not open")
+        return self._uploads
+
+    async def on_disk(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call what reads or writes files on a thread; raises `StorageFailed` when the disk is full or gone."""
+        try:
+            return await asyncio.to_thread(function, *args, **kwargs)
+        except OSError as error:
+            raise StorageFailed(f"the jobs' folder cannot be used: {error.strerror or error}") from error
+
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a method of the store on its thread; raises `StorageFailed` when the disk is full or gone."""
         try:
@@ -103,6 +121,20 @@ class Jobs:
         if known is not None:
             return known, False
         await self.write(body)
+        return await self._add(draft)
+
+    async def submit_stored(self, draft: Draft, check: Callable[[bytes], Awaitable[None]]) -> tuple[Job, bool]:
+        """Store a job whose payload is a blob already, once `check` has found no fault with it. Errors as of `submit`."""
+        known = await self.call(self.store.check_room, draft)
+        if known is not None:
+            return known, False
+        assert draft.payload
+        async with self._reading:
+            await check(await self.on_disk(self.blobs.get, draft.payload))
+        await self.on_disk(self.blobs.renew, draft.payload)
+        return await self._add(draft)
+
+    async def _add(self, draft: Draft) -> tuple[Job, bool]:
         job, new = await self.call(self.store.add, draft)
         self.work.set()
         return job, new

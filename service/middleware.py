@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .problems import QueueFull, Unavailable, answer, describe
 from .runtime import Runtime
 from .tracing import trace_of
+from .uploads import UPLOADS, VERSION
 
 __all__ = ["PROTECTIVE_HEADERS", "Observation"]
 
@@ -56,6 +57,8 @@ class Observation:
                 headers["X-Request-Id"] = request_id
                 for name, value in PROTECTIVE_HEADERS.items():
                     headers.setdefault(name, value)
+                if scope["path"].startswith(UPLOADS):
+                    headers["Tus-Resumable"] = VERSION
                 if status >= 400 or not scope["path"].startswith("/playground"):  # its files are the same for everyone
                     headers.setdefault("Cache-Control", "no-store")
             await send(message)

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 
 from .problems import NotAcceptable
 
-__all__ = ["choose", "content_disposition", "stem"]
+__all__ = ["choose", "content_disposition", "plain_stem", "stem"]
 
 _RANGE = re.compile(r"\s*([\w.+*-]+/[\w.+*-]+)\s*((?:;[^;]*)*)")
 _FILENAME = re.compile(r"""filename\*=(?:utf-8|iso-8859-1)'[^']*'([^;\s]+)|filename="?([^";]+)"?""", re.IGNORECASE)
@@ -51,7 +51,11 @@ def _weight(kind: str, ranges: Sequence[tuple[str, float]]) -> float:
 def stem(disposition: str) -> str:
     """Return the name, without folders and extension, that a request's Content-Disposition gives its body; else "picture"."""
     match = _FILENAME.search(disposition)
-    name = (unquote(match[1]) if match[1] else match[2]) if match else ""
+    return plain_stem((unquote(match[1]) if match[1] else match[2]) if match else "")
+
+
+def plain_stem(name: str) -> str:
+    """Return a file's name without folders, extension and what cannot be shown; "picture" where nothing is left."""
     name = re.split(r"[/\\]", name)[-1]
     name = name.rpartition(".")[0] or name
     name = "".join(character for character in name if character.isprintable())

@@ -11,6 +11,7 @@ from . import problems
 from .authentication import scope_of
 from .catalogue import Catalogue
 from .openapi_jobs import JOB_SCHEMAS, describe_jobs, job_accepted, job_headers
+from .openapi_uploads import describe_uploads
 from .problems import PROBLEMS
 from .runtime import Runtime
 from .work import MEDIA_TYPE, OUTPUT_FORMATS
@@ -39,6 +40,7 @@ def openapi_schema(app: FastAPI, runtime: Runtime) -> Schema:
     paths["/metrics"]["get"]["responses"]["200"] = _answer("Prometheus text", "text/plain", {"type": "string"})
     _describe_coding(paths)
     describe_jobs(paths, _problems, _CODING)
+    describe_uploads(paths, _problems)
     _describe_keys(document, runtime.keys is not None)
     if not runtime.owner.ready:
         return document

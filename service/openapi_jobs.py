@@ -63,13 +63,17 @@ def describe_jobs(paths: Schema, problems: Callable[[tuple[int, ...]], Schema], 
     """Describe the routes; `submitting` are the statuses of problems that a coding route has."""
     job, events, result = (paths[f"/v1/jobs/{{job}}{part}"] for part in ("", "/events", "/result"))
     submit, page = paths["/v1/jobs"]["post"], paths["/v1/jobs"]["get"]
-    submit["requestBody"] = {"required": True, "content": {"application/octet-stream": {"schema": _binary()}}}
+    submit["requestBody"] = {"required": False, "content": {"application/octet-stream": {"schema": _binary()}}}
     op = {"type": "string", "enum": ["encode", "decode"]}
-    submit["parameters"] = [_parameter("op", "query", op, "what to do with the body", required=True), *job_headers()]
+    submit["parameters"] = [
+        _parameter("op", "query", op, "what to do with the body", required=True),
+        _parameter("upload", "query", _TEXT, "id of a complete upload, in place of the body"),
+        *job_headers(),
+    ]
     submit["responses"] = {
         "202": job_accepted(),
         "200": job_accepted("The job of the Idempotency-Key, which is done already"),
-        **problems((*submitting, 406)),
+        **problems((*submitting, 404, 406, 409, 423)),
     }
     page["parameters"] = [
         _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": LONGEST_PAGE}, "jobs on a page"),

@@ -30,6 +30,7 @@ __all__ = [
     "PROBLEMS",
     "BadRequest",
     "BodyTimeout",
+    "ChecksumMismatch",
     "ClientGone",
     "Forbidden",
     "HeaderTimeout",
@@ -40,6 +41,7 @@ __all__ = [
     "JobNotDone",
     "NoSuchCodec",
     "NoSuchJob",
+    "NoSuchUpload",
     "NotAcceptable",
     "Problem",
     "QueueFull",
@@ -49,6 +51,9 @@ __all__ = [
     "StorageFailed",
     "Unauthenticated",
     "Unavailable",
+    "UploadConflict",
+    "UploadLocked",
+    "WrongProtocol",
     "answer",
     "describe",
     "members",
@@ -198,6 +203,41 @@ class StorageFailed(LaconicError):
     code = "storage-failed"
 
 
+class NoSuchUpload(LaconicError, LookupError):
+    """A path or a job names an upload that is not known here, has expired, or is somebody else's."""
+
+    code = "no-such-upload"
+
+
+class UploadConflict(LaconicError):
+    """An upload stands elsewhere than the request says."""
+
+    code = "upload-conflict"
+
+
+class UploadLocked(LaconicError):
+    """Another request is at work on the upload; `retry_after` is in seconds."""
+
+    code = "upload-locked"
+    retry_after = 1
+
+
+class ChecksumMismatch(LaconicError):
+    """The bytes that came have another checksum than Upload-Checksum says; they are thrown away."""
+
+    code = "checksum-mismatch"
+
+
+class WrongProtocol(LaconicError):
+    """Tus-Resumable names no version of the upload protocol that is spoken here; `headers` say which are."""
+
+    code = "wrong-protocol"
+
+    def __init__(self, message: str, versions: str) -> None:
+        super().__init__(message)
+        self.headers = {"Tus-Version": versions}
+
+
 @dataclass(frozen=True)
 class Problem:
     """An HTTP status and the title that goes with an error class."""
@@ -215,12 +255,15 @@ PROBLEMS: dict[type[BaseException], Problem] = {
     Forbidden: Problem(403, "The key does not allow this"),
     NoSuchCodec: Problem(404, "No such codec"),
     NoSuchJob: Problem(404, "No such job"),
+    NoSuchUpload: Problem(404, "No such upload"),
     NotAcceptable: Problem(406, "No acceptable output format"),
     BodyTimeout: Problem(408, "The body came too slowly"),
     HeaderTimeout: Problem(408, "The headers came too slowly"),
     JobNotDone: Problem(409, "The job is not done"),
     JobCancelled: Problem(409, "The job was cancelled"),
+    UploadConflict: Problem(409, "The upload stands elsewhere"),
     JobExpired: Problem(410, "The result has expired"),
+    WrongProtocol: Problem(412, "Another version of the upload protocol is spoken here"),
     LimitExceeded: Problem(413, "The input is too large"),
     UnsupportedMedia: Problem(415, "Unsupported media"),
     RangeNotSatisfiable: Problem(416, "The range is not in the result"),
@@ -228,8 +271,10 @@ PROBLEMS: dict[type[BaseException], Problem] = {
     IdempotencyMismatch: Problem(422, "The Idempotency-Key belongs to another request"),
     WeightsMissing: Problem(422, "Weights that this needs are not installed here"),
     WeightsMismatch: Problem(422, "The weights installed here are not the ones that this needs"),
+    UploadLocked: Problem(423, "Another request is at work on the upload"),
     QueueFull: Problem(429, "Too many requests"),
     RateLimited: Problem(429, "The key has used its share"),
+    ChecksumMismatch: Problem(460, "The checksum does not match"),
     ClientGone: Problem(499, "The client closed the connection"),
     Exception: Problem(500, "Internal error"),
     JobLost: Problem(500, "The service died while the job ran"),
@@ -280,11 +325,11 @@ def answer(error: BaseException, instance: str, request_id: str) -> Response:
     """Return the error as `application/problem+json`, whatever it is."""
     status = describe(error)[0].status
     headers: dict[str, str] = {}
-    if isinstance(error, QueueFull | RateLimited | Unavailable | JobNotDone):
+    if isinstance(error, QueueFull | RateLimited | Unavailable | JobNotDone | UploadLocked):
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, RangeNotSatisfiable):
         headers["Content-Range"] = f"bytes */{error.length}"
-    if isinstance(error, HTTPException | Unauthenticated | Forbidden | RateLimited) and error.headers:
+    if isinstance(error, HTTPException | Unauthenticated | Forbidden | RateLimited | WrongProtocol) and error.headers:
         headers.update(error.headers)
     if status in (408, 413):  # the body was not read to its end
         headers["Connection"] = "close"

@@ -38,8 +38,11 @@ async def submit_job(request: Request) -> Response:
     ops = request.query_params.getlist("op")
     if ops not in (["encode"], ["decode"]):
         raise InvalidSettings(f"op is encode or decode, not {', '.join(map(repr, ops)) or 'left out'}")
-    rest = [(name, value) for name, value in request.query_params.multi_items() if name != "op"]
-    return await submit(request, ops[0], QueryParams(rest), {})
+    uploads = request.query_params.getlist("upload")
+    if len(uploads) > 1:
+        raise InvalidSettings("'upload' is given more than once")
+    rest = [(name, value) for name, value in request.query_params.multi_items() if name not in ("op", "upload")]
+    return await submit(request, ops[0], QueryParams(rest), {}, *uploads)
 
 
 @router.get("/v1/jobs")

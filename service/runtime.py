@@ -69,7 +69,9 @@ class Runtime:
         if unknown:
             raise InvalidSettings(f"LACONIC_CODECS has {', '.join(unknown)}; there are {', '.join(codec_ids())}")
         self.settings = settings
-        self.limits = Limits(max_input_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels)
+        self.limits = Limits(
+            max_input_bytes=max(settings.max_body_bytes, settings.max_upload_bytes), max_pixels=settings.max_pixels
+        )
         self.log = log or make_log()
         self.metrics = Metrics()
         self.bodies = BodyReader(settings)

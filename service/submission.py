@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fastapi import Request
 from starlette.datastructures import QueryParams
@@ -17,6 +18,7 @@ from .negotiation import choose, stem
 from .problems import BadRequest
 from .runtime import Runtime
 from .settings import variable
+from .uploads import Upload
 from .webhooks import checked_address
 from .work import OUTPUT_FORMATS, work_of
 
@@ -40,11 +42,13 @@ def prefers_job(request: Request) -> bool:
     return any(preference.partition(";")[0].strip().lower() == "respond-async" for preference in preferences)
 
 
-async def submit(request: Request, op: str, query: QueryParams, headers: Mapping[str, str]) -> Response:
+async def submit(
+    request: Request, op: str, query: QueryParams, headers: Mapping[str, str], upload: str | None = None
+) -> Response:
     """Store the body and what is asked for; answer 202 with the job's status, or the known job of the Idempotency-Key.
 
-    Raises what the coding route would raise for bad options and for bodies that do not begin as they should, `QueueFull`,
-    `IdempotencyMismatch`, `StorageFailed`.
+    With `upload`, the id of a complete upload, that is the body. Raises what the coding route would raise for bad options and
+    for bodies that do not begin as they should, `QueueFull`, `IdempotencyMismatch`, `NoSuchUpload`, `StorageFailed`.
     """
     runtime: Runtime = request.app.state.runtime
     callback = await _callback(runtime, query)
@@ -62,14 +66,33 @@ async def submit(request: Request, op: str, query: QueryParams, headers: Mapping
         key=_idempotency_key(request),
         callback=callback,
     )
-    async with runtime.bodies.read(request.headers, request.receive) as body:
-        await runtime.in_pool(work.check, body, runtime)
-        job, new = await runtime.jobs.submit(draft, body)
-        size = len(body)
+    if upload is not None:
+        draft = await _with_upload(request, draft, upload)
+        size = draft.payload_bytes
+        job, new = await runtime.jobs.submit_stored(draft, lambda body: runtime.in_pool(work.check, body, runtime))
+    else:
+        async with runtime.bodies.read(request.headers, request.receive) as body:
+            await runtime.in_pool(work.check, body, runtime)
+            job, new = await runtime.jobs.submit(draft, body)
+            size = len(body)
     request.state.notes.update(job=job.id, new=new, bytes_in=size)
     status = 200 if job.done else 202
     headers = {**headers, "Location": job_path(job.id), **({} if job.done else {"Retry-After": RETRY_AFTER})}
     return JSONResponse(status_of(job), status, headers)
+
+
+async def _with_upload(request: Request, draft: Draft, upload_id: str) -> Draft:
+    """Return the draft with a complete upload for its payload, and with its name where the request gives none."""
+    if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
+        raise BadRequest("a job takes a body or an upload, not both: leave the body empty")
+    jobs, disposition = request.app.state.runtime.jobs, request.headers.get("content-disposition", "")
+    upload: Upload = await jobs.on_disk(jobs.uploads.find, upload_id, draft.owner)
+    upload = await jobs.on_disk(jobs.uploads.complete, upload, jobs.blobs)
+    if upload.length == 0:
+        raise BadRequest("the upload is empty")
+    return replace(
+        draft, payload=upload.digest or "", payload_bytes=upload.length, name=stem(disposition) if disposition else upload.name
+    )
 
 
 async def _callback(runtime: Runtime, query: QueryParams) -> str | None:
