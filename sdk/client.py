@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Self
 import httpx
 
 from .connection import AsyncConnection, Connection
-from .jobs import AsyncJob, Job, JobProtocol, JobStatus, Order
+from .jobs import AsyncJob, Job, JobProtocol, JobStatus, Order, shown
 from .protocol import CodecEntry, Protocol
+from .uploads import UPLOAD_ABOVE
 
 if TYPE_CHECKING:
     from .api import Source
+    from .codecs.codec import Progress
     from .codecs.container import Description
     from .codecs.signals import Signal
 
@@ -80,6 +82,8 @@ class Client:
         media_type: str = "image/png",
         callback: str | None = None,
         idempotency_key: str | None = None,
+        upload_above: int = UPLOAD_ABOVE,
+        progress: bool | Progress = False,
         **settings: object,
     ) -> Job:
         """Have the service compress a picture as a job, for what takes longer than a request may.
@@ -87,9 +91,14 @@ class Client:
         Arguments as of `encode`; with `op="decode"` the source is an .lcn file (a path or bytes) and the result a file of
         `media_type`. `callback` is the URL of a webhook. A submission that is tried again is one job: `idempotency_key`, by
         default a random one, tells them apart.
+
+        A body of more than `upload_above` bytes is sent in parts of 8 MiB, each of which survives a connection that breaks and
+        a service that is restarted; `progress` is a function of the part sent (0..1) and the stage, or whether to show a bar on
+        a terminal.
         """
-        order = Order(source, codec, op, media_type, callback, idempotency_key, settings)
-        return self.job(self._connection.run(self._jobs.submit(order)).id)
+        order = Order(source, codec, op, media_type, callback, idempotency_key, settings, upload_above)
+        with shown(progress) as report:
+            return self.job(self._connection.run(self._jobs.submit(order, report)).id)
 
     def job(self, job_id: str) -> Job:
         """Return the job with this id, without asking the service about it."""
@@ -156,11 +165,14 @@ class AsyncClient:
         media_type: str = "image/png",
         callback: str | None = None,
         idempotency_key: str | None = None,
+        upload_above: int = UPLOAD_ABOVE,
+        progress: bool | Progress = False,
         **settings: object,
     ) -> AsyncJob:
         """See `Client.submit`."""
-        order = Order(source, codec, op, media_type, callback, idempotency_key, settings)
-        return self.job((await self._connection.run(self._jobs.submit(order))).id)
+        order = Order(source, codec, op, media_type, callback, idempotency_key, settings, upload_above)
+        with shown(progress) as report:
+            return self.job((await self._connection.run(self._jobs.submit(order, report))).id)
 
     def job(self, job_id: str) -> AsyncJob:
         """See `Client.job`."""

@@ -18,12 +18,13 @@ from .connection import AsyncConnection, Connection, Flow
 from .errors import InvalidSettings, JobNotDone, ServiceError
 from .protocol import MEDIA_TYPE, Protocol, error_of, expected_form, query_of
 from .terminal import progress_bar
+from .uploads import UPLOAD_ABOVE, forget, opened, upload
 
 if TYPE_CHECKING:
     from .api import Source
     from .codecs.codec import Progress
 
-__all__ = ["AsyncJob", "Job", "JobProtocol", "JobStatus", "Order"]
+__all__ = ["AsyncJob", "Job", "JobProtocol", "JobStatus", "Order", "shown"]
 
 FINAL = ("succeeded", "failed", "cancelled", "expired")
 POLL_S, QUICK_POLL_S = 20, 1  # seconds that one request waits for the job's end; less where progress is shown
@@ -73,6 +74,7 @@ class Order:
     callback: str | None
     idempotency_key: str | None
     settings: Mapping[str, object]
+    upload_above: int = UPLOAD_ABOVE
 
 
 class JobProtocol:
@@ -81,10 +83,8 @@ class JobProtocol:
     def __init__(self, protocol: Protocol) -> None:
         self._ask = protocol.ask
 
-    def submit(self, order: Order) -> Flow[JobStatus]:
-        """Submit a job; the Idempotency-Key makes repeated tries one job."""
-        from .api import media_bytes
-
+    def submit(self, order: Order, progress: Progress | None = None) -> Flow[JobStatus]:
+        """Submit a job, a large body through an upload; the Idempotency-Key makes repeated tries one job."""
         if order.op not in ("encode", "decode"):
             raise InvalidSettings(f"op is encode or decode, not {order.op!r}")
         query = {"op": order.op, **query_of(order.settings)}
@@ -97,10 +97,18 @@ class JobProtocol:
             "Accept": f"{order.media_type}, application/json;q=0.5" if order.op == "decode" else "application/json",
             "Idempotency-Key": order.idempotency_key or uuid.uuid4().hex,
         }
-        if isinstance(order.source, str | os.PathLike):
-            headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(Path(order.source).name, safe='')}"
-        content = media_bytes(order.source)
-        return _status((yield from self._ask("POST", "/v1/jobs", True, params=query, content=content, headers=headers)))
+        name = Path(order.source).name if isinstance(order.source, str | os.PathLike) else ""
+        if name:
+            headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+        with opened(order.source) as (file, length):
+            if length <= order.upload_above:
+                content = file.read()
+                return _status((yield from self._ask("POST", "/v1/jobs", True, params=query, content=content, headers=headers)))
+            upload_id = yield from upload(self._ask, file, length, name, progress)
+        query["upload"] = upload_id
+        status = _status((yield from self._ask("POST", "/v1/jobs", True, params=query, headers=headers)))
+        yield from forget(self._ask, upload_id)
+        return status
 
     def status(self, job: str, wait: int = 0) -> Flow[JobStatus]:
         """Ask for a job's status, which the service holds back for `wait` seconds or until the job is done."""
@@ -171,7 +179,7 @@ def _job_status(members: Mapping[str, Any]) -> JobStatus:
 
 
 @contextmanager
-def _shown(progress: bool | Progress) -> Iterator[Progress | None]:
+def shown(progress: bool | Progress) -> Iterator[Progress | None]:
     """Yield what is told of progress: the caller's function, a bar where there is a terminal, or None."""
     if isinstance(progress, Callable):  # type: ignore[arg-type]
         yield progress  # type: ignore[misc]
@@ -199,7 +207,7 @@ class Job:
         `progress` is a function of the part done (0..1) and the stage, or whether to show a bar on a terminal. A service that
         is restarted meanwhile is waited for.
         """
-        with _shown(progress) as report:
+        with shown(progress) as report:
             return self._connection.run(self._protocol.wait(self.id, timeout, report))
 
     def result(self, timeout: float | None = None) -> bytes:
@@ -230,7 +238,7 @@ class AsyncJob:
 
     async def wait(self, timeout: float | None = None, progress: bool | Progress = True) -> JobStatus:
         """See `Job.wait`."""
-        with _shown(progress) as report:
+        with shown(progress) as report:
             return await self._connection.run(self._protocol.wait(self.id, timeout, report))
 
     async def result(self, timeout: float | None = None) -> bytes:

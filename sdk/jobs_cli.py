@@ -56,6 +56,7 @@ def submit(
 ) -> None:
     """Submit a file, and print the job's id."""
     from .options import EncodeOptions, settings_and_target
+    from .uploads import UPLOAD_ABOVE
 
     options = EncodeOptions(codec, quality, effort, lossless, target_bpp, target_psnr, target_bytes, pairs or ())
     settings, _ = settings_and_target(options)
@@ -63,8 +64,9 @@ def submit(
     if op == "decode" and codec != "auto":
         raise InvalidSettings("a decoding has no --codec: the file names its own")
     body = read_input(source, MAX_BYTES) if source == STANDARD else Path(source)
+    large = (len(body) if isinstance(body, bytes) else body.stat().st_size) > UPLOAD_ABOVE
     with _client(url, key) as client:
-        job = client.submit(body, codec, op, media_type=media_type, callback=callback, **given)
+        job = client.submit(body, codec, op, media_type=media_type, callback=callback, progress=large, **given)
         status = job.wait() if wait else job.status() if as_json else None
     if status is None:
         print(job.id)

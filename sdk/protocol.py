@@ -30,7 +30,7 @@ __all__ = ["BY_CODE", "MEDIA_TYPE", "CodecEntry", "Protocol", "error_of", "expec
 
 MEDIA_TYPE = "application/vnd.laconic"
 RETRIED = (429, 503)
-LONGEST_WAIT = 30.0  # seconds between two tries, whatever the service asks for
+LONGEST_WAIT = 30.0  # seconds between two tries; a service that asks for more is not asked again
 JITTER = 0.25  # a wait is up to this part longer, so that many clients do not come back at once
 BY_CODE = {kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, LaconicError)}
 
@@ -69,10 +69,10 @@ class Protocol:
                 if last or not repeatable:
                     raise _unreachable(request, error) from error
             else:
-                if last or response.status_code not in RETRIED:
-                    return _checked(response)
                 asked = response.headers.get("Retry-After", "")
-            yield _wait(asked, attempt)
+                if last or response.status_code not in RETRIED or _wait(asked, attempt) > LONGEST_WAIT:
+                    return _checked(response)
+            yield _wait(asked, attempt) * (1 + JITTER * random.random())
         raise AssertionError("the last try returns or raises")
 
     def encode(self, source: Source, codec: str, settings: Mapping[str, object]) -> Flow[bytes]:
@@ -116,12 +116,12 @@ def query_of(settings: Mapping[str, object]) -> dict[str, str]:
 
 
 def _wait(asked: str, attempt: int) -> float:
-    """Return the seconds to wait: what `Retry-After` says (a number or a date), or 0.5, 1, 2..., and a little more."""
+    """Return the seconds to wait: what `Retry-After` says (a number or a date), or 0.5, 1, 2..., up to the longest."""
     try:
         seconds = float(asked) if asked.isdigit() else parsedate_to_datetime(asked).timestamp() - time.time()
     except ValueError:
-        seconds = 0.5 * 2**attempt
-    return min(max(seconds, 0.0), LONGEST_WAIT) * (1 + JITTER * random.random())
+        seconds = min(0.5 * 2**attempt, LONGEST_WAIT)
+    return max(seconds, 0.0)
 
 
 def _unreachable(request: httpx.Request, error: httpx.HTTPError) -> ServiceError:
