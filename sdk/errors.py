@@ -51,10 +51,12 @@ __all__ = [
 class ServiceError(LaconicError, ConnectionError):
     """The service cannot be reached, is overloaded after every retry, or answers what the client does not understand.
 
-    `status` is the HTTP status, or None where no answer came; `request_id` finds the request in the service's log.
+    `status` is the HTTP status, or None where no answer came; `request_id` finds the request in the service's log,
+    `retry_after` is in seconds, where the service was busy to the end.
     """
 
     code = "service-error"
+    retry_after: float | None = None
 
     def __init__(self, message: str, status: int | None = None, request_id: str | None = None) -> None:
         super().__init__(message)

@@ -70,8 +70,10 @@ class Protocol:
                     raise _unreachable(request, error) from error
             else:
                 asked = response.headers.get("Retry-After", "")
-                if last or response.status_code not in RETRIED or _wait(asked, attempt) > LONGEST_WAIT:
+                if response.status_code not in RETRIED:
                     return _checked(response)
+                if last or _wait(asked, attempt) > LONGEST_WAIT:
+                    raise _busy(response, _wait(asked, attempt))
             yield _wait(asked, attempt) * (1 + JITTER * random.random())
         raise AssertionError("the last try returns or raises")
 
@@ -122,6 +124,18 @@ def _wait(asked: str, attempt: int) -> float:
     except ValueError:
         seconds = min(0.5 * 2**attempt, LONGEST_WAIT)
     return max(seconds, 0.0)
+
+
+def _busy(response: httpx.Response, seconds: float) -> LaconicError:
+    """Return the error of an answer that asks for patience."""
+    try:
+        _checked(response)
+    except ServiceError as error:
+        error.retry_after = seconds
+        return error
+    except LaconicError as error:
+        return error
+    raise AssertionError("429 and 503 are errors")
 
 
 def _unreachable(request: httpx.Request, error: httpx.HTTPError) -> ServiceError:

@@ -64,9 +64,11 @@ def upload(ask: Ask, file: BinaryIO, length: int, name: str, progress: Progress 
         try:
             now = yield from (_look(ask, upload_id) if lost else _send(ask, upload_id, file, offset))
         except ServiceError as error:
-            if error.status not in PASSING or time.monotonic() - heard > PATIENCE_S:
+            pause = min(LONGEST_PAUSE_S, 0.5 * 2**failures) if error.retry_after is None else error.retry_after
+            passing = error.status in PASSING or error.retry_after is not None  # a key's share of requests is new in a minute
+            if not passing or time.monotonic() + pause - heard > PATIENCE_S + LONGEST_PAUSE_S:
                 raise
-            yield min(LONGEST_PAUSE_S, 0.5 * 2**failures) * (1 + JITTER * random.random())
+            yield pause * (1 + JITTER * random.random())
             failures, lost = failures + 1, True
             continue
         if now > offset:

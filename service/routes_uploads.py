@@ -17,7 +17,16 @@ from starlette.responses import Response
 from ..codecs.errors import InvalidSettings, LimitExceeded, UnsupportedMedia
 from .body import SPREAD
 from .negotiation import plain_stem
-from .problems import BadRequest, BodyTimeout, ChecksumMismatch, ClientGone, Unavailable, UploadConflict, WrongProtocol
+from .problems import (
+    BadRequest,
+    BodyTimeout,
+    ChecksumMismatch,
+    ClientGone,
+    Unavailable,
+    UploadConflict,
+    UploadLocked,
+    WrongProtocol,
+)
 from .runtime import Runtime
 from .settings import variable
 from .submission import owner_of
@@ -29,6 +38,7 @@ CONTENT_TYPE = "application/offset+octet-stream"
 EXTENSIONS = "creation,creation-with-upload,expiration,termination,checksum"
 ALGORITHMS = ("sha1", "sha256")
 LONGEST_METADATA = 4096  # characters
+MOMENT_S = 0.1  # that a part waits for the lock
 PIECE = 2**20  # bytes that are gathered before they are written
 _PAIR = re.compile(r"([!-+\--~]+)(?: ([A-Za-z0-9+/]*={0,2}))?")  # a key has neither space nor comma
 
@@ -115,11 +125,20 @@ def _state(upload: Upload, offset: int) -> Mapping[str, str]:
 
 @asynccontextmanager
 async def _held(runtime: Runtime, upload: Upload) -> AsyncIterator[Part]:
-    part = await runtime.jobs.on_disk(runtime.jobs.uploads.hold, upload)
+    """Hold the upload's bytes for as long as the block lasts; one that is only being looked at is waited for."""
+    jobs, deadline = runtime.jobs, asyncio.get_running_loop().time() + MOMENT_S
+    while True:
+        try:
+            part = await jobs.on_disk(jobs.uploads.hold, upload)
+            break
+        except UploadLocked:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(MOMENT_S / 10)
     try:
         yield part
     finally:
-        await runtime.jobs.on_disk(part.close)
+        await jobs.on_disk(part.close)
 
 
 async def _append(request: Request, upload: Upload, offset: int) -> int:
@@ -142,10 +161,9 @@ async def _append(request: Request, upload: Upload, offset: int) -> int:
             raise
         finally:
             await jobs.on_disk(part.sync)
-        offset = part.offset
-    if offset == upload.length:
-        await jobs.on_disk(jobs.uploads.complete, upload, jobs.blobs)
-    return offset
+        if part.offset == upload.length:
+            await jobs.on_disk(jobs.uploads.seal, upload, part, jobs.blobs)
+        return part.offset
 
 
 async def _write_body(request: Request, upload: Upload, part: Part, checksum: tuple[str, bytes] | None) -> None:

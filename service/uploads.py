@@ -29,7 +29,6 @@ __all__ = ["UPLOADS", "VERSION", "Part", "Upload", "UploadFolder", "upload_path"
 UPLOADS = "/v1/uploads"
 VERSION = "1.0.0"  # of the tus protocol
 
-MOMENT_S = 0.1  # that a request waits for one which only looks
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -138,12 +137,9 @@ class UploadFolder:
             file = FileIO(self._part(upload.id), "r+")
         except FileNotFoundError as error:
             raise UploadLocked("the upload has just been completed or ended: ask again where it stands") from error
-        deadline = time.monotonic() + MOMENT_S
-        while not _locked(file, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                file.close()
-                raise UploadLocked("another request is at work on this upload: ask again in a moment")
-            time.sleep(MOMENT_S / 10)
+        if not _locked(file, fcntl.LOCK_EX):
+            file.close()
+            raise UploadLocked("another request is at work on this upload: ask again in a moment")
         return Part(file)
 
     def offset(self, upload: Upload) -> int:
@@ -163,21 +159,25 @@ class UploadFolder:
 
         Repeats what a crash may have cut off: first the digest is noted, then the file moves.
         """
-        path = self._part(upload.id)
         if upload.digest is None:
             part = self.hold(upload)
             try:
                 if part.offset < upload.length:
                     raise UploadConflict(f"the upload has {part.offset:,} of {upload.length:,} bytes: send the others first")
-                part.sync()
-                upload = replace(upload, digest=part.digest().hex())
-                self._write(upload)
-                blobs.adopt(path, upload.digest or "")
+                return self.seal(upload, part, blobs)
             finally:
                 part.close()
-        elif path.exists():
-            with suppress(FileNotFoundError):  # somebody else was quicker
-                blobs.adopt(path, upload.digest)
+        with suppress(FileNotFoundError):  # it has moved already, but after a crash
+            blobs.adopt(self._part(upload.id), upload.digest)
+        return upload
+
+    def seal(self, upload: Upload, part: Part, blobs: BlobFolder) -> Upload:
+        """Make a blob of an upload all of whose bytes are in `part`, and return it as such."""
+        part.sync()
+        digest = part.digest().hex()
+        upload = replace(upload, digest=digest)
+        self._write(upload)
+        blobs.adopt(self._part(upload.id), digest)
         return upload
 
     def delete(self, upload: Upload) -> None:

@@ -184,6 +184,22 @@ def test_what_does_not_pass_is_raised_at_once(naps: list[float], answer: httpx.R
     assert naps == [] and seen == ["http://service/v1/uploads", "http://service/v1/uploads/x"], "no key goes elsewhere"
 
 
+def test_a_key_that_has_used_its_minute_waits_for_the_next(naps: list[float]) -> None:
+    answers = iter(
+        [
+            httpx.Response(201, headers={"Location": "/v1/uploads/x"}),
+            httpx.Response(429, headers={"Retry-After": "55"}, json={"code": "rate-limited", "detail": "no"}),
+            httpx.Response(200, headers={"Upload-Offset": "0"}),
+            httpx.Response(204, headers={"Upload-Offset": "5"}),
+            httpx.Response(429, headers={"Retry-After": "3000"}, json={"code": "rate-limited", "detail": "no"}),
+        ]
+    )
+    client = laconic.Client("http://service", retries=0, transport=httpx.MockTransport(lambda request: next(answers)))
+    with pytest.raises(laconic.ServiceError) as caught:
+        client.submit(b"12345", upload_above=0)
+    assert [55 <= nap <= 69 for nap in naps] == [True] and caught.value.status == 429
+
+
 def test_what_the_service_refuses_is_a_typed_error(tmp_path: Path) -> None:
     given = ServiceSettings(port=0, threads=1, codecs=("webp",), state_dir=tmp_path, max_upload_bytes=1000, max_pixels=100)
     with background(given, make_log(io.StringIO())) as url, laconic.Client(url) as client:
