@@ -135,11 +135,16 @@ class UploadFolder:
         """Open the bytes of an upload that is not complete; raises `UploadLocked` while somebody else has them open."""
         try:
             file = FileIO(self._part(upload.id), "r+")
-        except FileNotFoundError as error:
+            try:
+                if not _locked(file, fcntl.LOCK_EX):
+                    raise UploadLocked("another request is at work on this upload: ask again in a moment")
+                if not os.path.samestat(os.fstat(file.fileno()), self._part(upload.id).stat()):
+                    raise FileNotFoundError("the file has been replaced")
+            except BaseException:
+                file.close()
+                raise
+        except FileNotFoundError as error:  # before it was locked, or while
             raise UploadLocked("the upload has just been completed or ended: ask again where it stands") from error
-        if not _locked(file, fcntl.LOCK_EX):
-            file.close()
-            raise UploadLocked("another request is at work on this upload: ask again in a moment")
         return Part(file)
 
     def offset(self, upload: Upload) -> int:
@@ -182,9 +187,10 @@ class UploadFolder:
 
     def delete(self, upload: Upload) -> None:
         """End an upload; raises `UploadLocked` while somebody sends it. A job that was made from it keeps the blob."""
-        if upload.digest is None:
-            self.hold(upload).close()
+        part = self.hold(upload) if upload.digest is None else None
         self._remove(upload.id)
+        if part is not None:
+            part.close()
 
     def expire(self) -> set[str]:
         """Forget what has expired, and return the names of the blobs that complete uploads still need."""

@@ -23,7 +23,7 @@ from laconic.codecs import compress, media
 from laconic.service.blobs import BlobFolder, blob_name
 from laconic.service.keys import SCOPES, change_keys, new_key
 from laconic.service.logs import make_log
-from laconic.service.problems import NoSuchUpload, UploadConflict
+from laconic.service.problems import NoSuchUpload, UploadConflict, UploadLocked
 from laconic.service.serve import background
 from laconic.service.settings import ServiceSettings
 from laconic.service.uploads import UploadFolder
@@ -448,6 +448,30 @@ def test_a_crash_between_the_last_byte_and_the_blob_is_made_good(tmp_path: Path)
     with pytest.raises(NoSuchUpload):
         uploads.find(upload.id, None)
     assert uploads.expire() == set() and [path.name for path in (tmp_path / "uploads").iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize("verb", ["complete", "delete"])
+def test_whoever_gets_the_lock_too_late_has_nothing_to_write_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """The file is opened, then somebody else completes or ends the upload, then it is locked: it is no part any more."""
+    from laconic.service import uploads as module
+
+    folder, blobs, lock = UploadFolder(tmp_path / "uploads", ServiceSettings()), BlobFolder(tmp_path / "blobs"), module._locked
+    upload = folder.create(None, 3, "", "x")
+    part = folder.hold(upload)
+    part.append(b"abc")
+    part.close()
+
+    def late(file: io.FileIO, how: int) -> bool:
+        monkeypatch.setattr(module, "_locked", lock)
+        _ = folder.complete(upload, blobs) if verb == "complete" else folder.delete(upload)
+        return lock(file, how)
+
+    monkeypatch.setattr(module, "_locked", late)
+    with pytest.raises(UploadLocked, match="just been"):
+        folder.hold(upload)
+    assert list((tmp_path / "blobs").glob("??/*")) == ([blobs.path(blob_name(b"abc"))] if verb == "complete" else [])
 
 
 def test_a_disk_that_is_full_is_said_and_what_fitted_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
