@@ -95,6 +95,7 @@ def test_what_the_service_speaks(client: httpx.Client) -> None:
     assert (answer.headers["tus-version"], answer.headers["tus-max-size"]) == ("1.0.0", "100000")
     assert answer.headers["tus-extension"] == "creation,creation-with-upload,expiration,termination,checksum"
     assert answer.headers["tus-checksum-algorithm"] == "sha1,sha256"
+    assert client.get("/v1/codecs").json()["limits"]["max_upload_bytes"] == 100_000
 
 
 def test_an_upload_in_parts_becomes_a_job_larger_than_a_body(client: httpx.Client) -> None:
