@@ -1,4 +1,4 @@
-"""The command line: `laconic encode`, `decode`, `inspect`, `test`, `codecs`, `compare`, `bench`, `doctor`, `serve`, `jobs`.
+"""The command line: `laconic encode`, `decode`, `bulk`, `inspect`, `test`, `codecs`, `compare`, `bench`, `serve` and others.
 
 Results go to standard output, everything else to standard error. The exit codes are those of `laconic.errors.EXIT_CODES`.
 What a command needs is imported when it runs, so that `--help` and mistakes answer at once.
@@ -204,6 +204,39 @@ def bench(
 
 
 @app.command()
+def bulk(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="The folder of inputs; folders within it too.")],
+    destination: Annotated[str, typer.Argument(metavar="DST", help="The folder of outputs; made if it is not there.")],
+    codec: Annotated[str, typer.Option("--codec", metavar="ID", help="As of encode.")] = "auto",
+    quality: Annotated[float | None, typer.Option("--quality", "-q", min=0, max=100, help="As of encode.")] = None,
+    effort: Annotated[int | None, typer.Option("--effort", "-e", min=1, max=9, help="As of encode.")] = None,
+    lossless: Annotated[bool, typer.Option("--lossless", help="As of encode.")] = False,
+    target_bpp: Annotated[float | None, typer.Option(help="As of encode.")] = None,
+    target_psnr: Annotated[float | None, typer.Option(help="As of encode.")] = None,
+    target_bytes: Annotated[int | None, typer.Option(help="As of encode.")] = None,
+    pairs: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As of encode.")] = None,
+    backwards: Annotated[bool, typer.Option("--decode", help="Decode the .lcn files of SRC.")] = False,
+    form: Annotated[str, typer.Option("--to", metavar="EXT", help="With --decode: the outputs' extension.")] = "png",
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="PATTERN", help="Names like *.png; repeat.")] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; default one for each core.")] = None,
+    device: On = Device.auto,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Compress, or decode, all files of a folder into another; what is there already stays."""
+    from .codecs.errors import InvalidSettings
+    from .commands import run_bulk
+    from .options import EncodeOptions
+
+    options = EncodeOptions(codec, quality, effort, lossless, target_bpp, target_psnr, target_bytes, pairs or ())
+    if backwards and options != EncodeOptions():
+        raise InvalidSettings("--decode takes no options of encoding: a file says itself how it was made")
+    chosen = None if backwards else options
+    how: dict[str, Any] = {"form": form, "patterns": only or (), "jobs": jobs}
+    raise typer.Exit(run_bulk(source, destination, chosen, device=device.value, force=force, as_json=as_json, **how))
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Check devices, weights, codecs, kernels, libraries, settings and folders of this installation."""
     from .commands import run_doctor
@@ -216,7 +249,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8000; 0 takes a free one.")] = None,
     device: Annotated[Device | None, typer.Option(help="Where codecs with networks run.")] = None,
-    engine: Annotated[str, typer.Option(metavar="uvicorn", help="What serves.")] = "uvicorn",
+    engine: Annotated[str, typer.Option(metavar="uvicorn|ray", help="What serves; ray needs laconic[ray].")] = "uvicorn",
     demo: Annotated[bool, typer.Option("--demo", help="Serve one photograph to itself, compare, and exit.")] = False,
     insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines in without keys.")] = False,
 ) -> None:

@@ -20,6 +20,7 @@ from .terminal import complain, note, print_table, progress_bar
 
 __all__ = [
     "run_bench",
+    "run_bulk",
     "run_codecs",
     "run_compare",
     "run_decode",
@@ -193,6 +194,51 @@ def run_bench(suite: str, output: Path | None, further: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def run_bulk(
+    source: str,
+    destination: str,
+    options: EncodeOptions | None,
+    *,
+    form: str,
+    patterns: Sequence[str],
+    jobs: int | None,
+    device: str,
+    force: bool,
+    as_json: bool,
+) -> int:
+    """Code a folder, decode it without `options`; returns the exit code: 1 if any file failed."""
+    from .bulk import Encoding, bulk
+    from .codecs.saving import format_of
+    from .machine import processors
+
+    format_of(f"x.{form}")  # one that is written
+    encoding = None if options is None else Encoding(options.codec, *settings_and_target(options))
+    jobs = jobs or max(1, int(processors()[1]))
+    with progress_bar() as progress:
+        summary = bulk(
+            Path(source),
+            Path(destination),
+            encoding,
+            form=form,
+            patterns=patterns,
+            jobs=jobs,
+            device=device,
+            force=force,
+            progress=progress,
+        )
+    for failure in summary.failures:
+        complain(f"{failure.file}: {failure.reason}")
+    if as_json:
+        _print_json(**summary.facts())
+    else:
+        part = f", {100 * summary.output_bytes / summary.input_bytes:.1f} % of {summary.input_bytes:,}" if summary.coded else ""
+        note(
+            f"{summary.files:,} files: {summary.coded:,} coded to {summary.output_bytes:,} bytes{part}, "
+            f"{summary.skipped:,} there already, {len(summary.failures):,} failed; {summary.seconds:.1f} s in {jobs} processes"
+        )
+    return 1 if summary.failures else 0
+
+
 def run_doctor(as_json: bool) -> int:
     """Check this installation; returns the exit code."""
     from .doctor import examine, exit_status, versions
@@ -214,16 +260,18 @@ def run_doctor(as_json: bool) -> int:
 
 def run_serve(host: str | None, port: int | None, device: str | None, engine: str, demo: bool, insecure: bool) -> None:
     """Serve, or show what serving is like."""
-    if engine != "uvicorn":
-        raise InvalidSettings(f"the engine is uvicorn, not {engine!r}")
+    if engine not in ("uvicorn", "ray"):
+        raise InvalidSettings(f"the engine is uvicorn or ray, not {engine!r}")
     if demo:
         from .demo import run_demo
 
         run_demo(device or "auto")
         return
-    from .service.serve import serve
+    from importlib import import_module
+
     from .service.settings import ServiceSettings
 
+    serve = import_module(f"laconic.service.{'ray_engine' if engine == 'ray' else 'serve'}").serve
     serve(ServiceSettings.from_environment(host=host, port=port, device=device, insecure=insecure or None))
 
 

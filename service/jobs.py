@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from ..codecs.errors import InvalidSettings
 from .blobs import BlobFolder, blob_name
 from .job_store import Draft, Job, JobStore
-from .problems import JobCancelled, NoSuchJob, StorageFailed, members
+from .problems import JobCancelled, JobsOff, NoSuchJob, StorageFailed, members
 from .settings import ServiceSettings, variable
 from .sqlite_jobs import SqliteJobStore
 from .uploads import UploadFolder
@@ -116,6 +116,8 @@ class Jobs:
 
     async def submit(self, draft: Draft, body: bytes) -> tuple[Job, bool]:
         """Store a job and its body; what the draft says of its payload is filled in here. Errors as of `JobStore.add`."""
+        if not self.settings.jobs:
+            raise JobsOff(f"jobs are off here ({variable('jobs')}): replicas on several machines have no common store")
         draft = replace(draft, payload=await asyncio.to_thread(blob_name, body), payload_bytes=len(body))
         known = await self.call(self.store.check_room, draft)  # before a byte is written
         if known is not None:

@@ -39,6 +39,7 @@ __all__ = [
     "JobExpired",
     "JobLost",
     "JobNotDone",
+    "JobsOff",
     "NoSuchCodec",
     "NoSuchJob",
     "NoSuchUpload",
@@ -47,6 +48,7 @@ __all__ = [
     "QueueFull",
     "RangeNotSatisfiable",
     "RateLimited",
+    "ReplicasFull",
     "RequestTimeout",
     "StorageFailed",
     "Unauthenticated",
@@ -181,6 +183,19 @@ class JobLost(LaconicError):
     code = "job-lost"
 
 
+class JobsOff(LaconicError):
+    """Jobs are not taken here."""
+
+    code = "jobs-off"
+
+
+class ReplicasFull(LaconicError):
+    """No replica takes a request and enough of them wait for one; `retry_after` is in seconds."""
+
+    code = QueueFull.code
+    retry_after = 1
+
+
 class IdempotencyMismatch(LaconicError):
     """An Idempotency-Key comes again with another request."""
 
@@ -274,10 +289,12 @@ PROBLEMS: dict[type[BaseException], Problem] = {
     UploadLocked: Problem(423, "Another request is at work on the upload"),
     QueueFull: Problem(429, "Too many requests"),
     RateLimited: Problem(429, "The key has used its share"),
+    ReplicasFull: Problem(429, "Too many requests"),
     ChecksumMismatch: Problem(460, "The checksum does not match"),
     ClientGone: Problem(499, "The client closed the connection"),
     Exception: Problem(500, "Internal error"),
     JobLost: Problem(500, "The service died while the job ran"),
+    JobsOff: Problem(501, "Jobs are off here"),
     Cancelled: Problem(503, "The work was cancelled"),
     DeviceUnavailable: Problem(503, "The device is not available"),
     MemoryError: Problem(503, "Out of memory"),
@@ -325,7 +342,7 @@ def answer(error: BaseException, instance: str, request_id: str) -> Response:
     """Return the error as `application/problem+json`, whatever it is."""
     status = describe(error)[0].status
     headers: dict[str, str] = {}
-    if isinstance(error, QueueFull | RateLimited | Unavailable | JobNotDone | UploadLocked):
+    if isinstance(error, QueueFull | RateLimited | ReplicasFull | Unavailable | JobNotDone | UploadLocked):
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, RangeNotSatisfiable):
         headers["Content-Range"] = f"bytes */{error.length}"

@@ -73,6 +73,10 @@ class ServiceSettings(BaseModel):
     header_timeout_s: float = Field(default=10.0, gt=0, description="time to send a request's headers")
     send_timeout_s: float = Field(default=30.0, gt=0, description="how long an answer may wait without being taken")
     max_connections: int = Field(default=2000, ge=1, description="connections open at once; more get 503")
+    jobs: bool = Field(default=True, description="whether jobs are taken")
+    ray_replicas: int = Field(default=1, ge=1, description="replicas on Ray, at least")
+    ray_max_replicas: int | None = Field(default=None, ge=1, description="replicas at most; without it their number is fixed")
+    ray_gpus_per_replica: float = Field(default=0.0, ge=0, description="part of a GPU for each replica, or whole ones")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> ServiceSettings:
