@@ -91,6 +91,8 @@ def bulk(
     """
     if not source.is_dir():
         raise NotADirectoryError(f"{source} is not a folder")
+    if encoding is not None:
+        _check(encoding)
     destination.mkdir(parents=True, exist_ok=True)
     began, summary = time.perf_counter(), Summary()
     tasks = _tasks(source, destination, encoding, form, patterns, force, summary)
@@ -99,6 +101,24 @@ def bulk(
     summary.failures.sort(key=lambda failure: failure.file)
     summary.seconds = round(time.perf_counter() - began, 3)
     return summary
+
+
+def _check(encoding: Encoding) -> None:
+    """Refuse, before any work is done, settings that the codec, or each that `auto` may take, refuses."""
+    from .codecs.compress import AUTO, LOSSLESS
+    from .codecs.registry import codec_class, codec_ids
+    from .codecs.settings import is_lossless, make_settings
+
+    every = LOSSLESS if is_lossless(encoding.settings) else codec_ids()
+    refused: list[InvalidSettings] = []
+    names = every if encoding.codec == AUTO else [encoding.codec]
+    for name in names:
+        try:
+            make_settings(codec_class(name), encoding.settings)
+        except InvalidSettings as error:
+            refused.append(error)
+    if len(refused) == len(names):
+        raise refused[0]
 
 
 def files_in(folder: Path, without: Path | None = None) -> Iterator[Path]:
@@ -216,10 +236,7 @@ def _note(future: Future[tuple[int, int]], name: Path, summary: Summary) -> bool
 def _start() -> None:
     """Make a process ready: one thread, and Ctrl-C is for whoever started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    import torch
-
-    torch.set_num_threads(1)
+    os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}  # read when torch and numba are imported, which is later
 
 
 def _code(task: _Task) -> tuple[int, int]:

@@ -234,7 +234,7 @@ def run_bulk(
         part = f", {100 * summary.output_bytes / summary.input_bytes:.1f} % of {summary.input_bytes:,}" if summary.coded else ""
         note(
             f"{summary.files:,} files: {summary.coded:,} coded to {summary.output_bytes:,} bytes{part}, "
-            f"{summary.skipped:,} there already, {len(summary.failures):,} failed; {summary.seconds:.1f} s in {jobs} processes"
+            f"{summary.skipped:,} there already, {len(summary.failures):,} failed; {summary.seconds:.1f} s, {jobs} at a time"
         )
     return 1 if summary.failures else 0
 
