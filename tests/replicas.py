@@ -272,7 +272,7 @@ def stream_of(kilobytes: int) -> bytes:
     from laconic.codecs import compress
     from laconic.codecs.signals import Image
 
-    side = max(16, int((kilobytes * 1000 / 2.2) ** 0.5))
+    side = max(16, int((kilobytes * 1000 / 1.4) ** 0.5))
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     return compress.encode(Image(noise), "jpeg", {"quality": 100}).data
 
