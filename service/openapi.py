@@ -22,7 +22,7 @@ Schema = dict[str, Any]  # OpenAPI documents are free-form JSON
 
 _BINARY: Schema = {"type": "string", "format": "binary", "minLength": 1}
 _COMMON = (500, 503)
-_CODING = (400, 408, 413, 415, 422, 429, 500, 503, 504)
+_CODING = (400, 408, 413, 415, 422, 429, 500, 501, 503, 504)
 
 
 def openapi_schema(app: FastAPI, runtime: Runtime) -> Schema:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -44,7 +45,7 @@ def serve(settings: ServiceSettings) -> None:
     `DeviceUnavailable` when no replica starts.
     """
     ray, ray_serve = _ray("ray"), _ray("ray.serve")
-    own = not os.environ.get("RAY_ADDRESS")
+    own = os.environ.get("RAY_ADDRESS", "") in ("", "local")
     with ExitStack() as stack:
         if not own:
             settings = settings.model_copy(update={"jobs": False})
@@ -55,12 +56,15 @@ def serve(settings: ServiceSettings) -> None:
             host, port = listener.getsockname()[:2]
             url = url_of(listener)
         _check_proxy(settings, host)
+        if own:
+            _try(settings)
         deployment = application_of(settings)
         for name, value in {**PROXY, **QUIET}.items():
             os.environ.setdefault(name, value)
         stack.callback(ray.shutdown)
         if own:
-            ray.init(num_cpus=_processors(settings), include_dashboard=False, logging_level="warning")
+            ray.init("local", num_cpus=_processors(settings), include_dashboard=False, logging_level="warning")
+            _check_gpus(settings, ray.cluster_resources().get("GPU", 0))
         else:
             ray.init(logging_level="warning")
         ray_serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
@@ -88,7 +92,13 @@ def application(arguments: Mapping[str, str]) -> Any:
     What they leave out comes from `LACONIC_*` variables. There are no jobs: replicas may be on several machines.
     """
     given: dict[str, Any] = {**arguments, "jobs": False}
-    return application_of(ServiceSettings.from_environment(None, **given))
+    settings = ServiceSettings.from_environment(None, **given)
+    if settings.keys_file is None and not settings.insecure:
+        raise InvalidSettings(
+            f"other machines may reach Ray's proxies, and there are no keys: set {variable('keys_file')}, keys_file in args, "
+            f"or {variable('insecure')}=true where something else decides who may use it"
+        )
+    return application_of(settings)
 
 
 def application_of(settings: ServiceSettings) -> Any:
@@ -172,6 +182,24 @@ def _check_proxy(settings: ServiceSettings, host: str) -> None:
             "with RAY_SERVE_ENABLE_HA_PROXY=1 Ray's replicas listen on every address of this machine, and there are no keys: "
             f"set {variable('keys_file')}, or {variable('insecure')}=true where something else decides who may reach them"
         )
+
+
+def _try(settings: ServiceSettings) -> None:
+    """Raise here, at once, what replicas would raise one after another: unknown codecs, a bad keys file or folder."""
+    runtime: Runtime = create_app(settings).state.runtime
+    try:
+        runtime.jobs.open()
+    finally:
+        runtime.jobs.close()
+
+
+def _check_gpus(settings: ServiceSettings, there: float) -> None:
+    """Refuse to wait for GPUs that this machine does not have."""
+    part, replicas = settings.ray_gpus_per_replica, settings.ray_replicas
+    needed = math.ceil(replicas / int(1 / part + 1e-6)) if 0 < part < 1 else part * replicas  # a part is of one GPU
+    if needed > there:
+        name = variable("ray_gpus_per_replica")
+        raise InvalidSettings(f"replicas, {replicas} of them, need {needed:g} GPUs ({name}), and this machine has {there:g}")
 
 
 def _processors(settings: ServiceSettings) -> int:

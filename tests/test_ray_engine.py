@@ -102,7 +102,7 @@ class FakeRay:
     def __getattr__(self, name: str) -> Any:
         def call(*given: Any, **named: Any) -> Any:
             self.called.append((name, given, named))
-            return self
+            return {"GPU": 1.0} if name == "cluster_resources" else self
 
         return call
 
@@ -149,9 +149,31 @@ def test_on_a_cluster_there_are_no_jobs(fake: FakeRay, monkeypatch: pytest.Monke
     given = settings_given(monkeypatch)
     ray_engine.os.environ["RAY_ADDRESS"] = "ray.example.org:6379"
     ray_engine.serve(ServiceSettings(port=0))
-    ray_engine.application({"ray_replicas": "2", "codecs": "jpeg"})
+    ray_engine.application({"ray_replicas": "2", "codecs": "jpeg", "insecure": "true"})
     assert [settings.jobs for settings in given] == [False, False]
     assert given[1].ray_replicas == 2 and given[1].codecs == ("jpeg",)
+
+
+def test_a_ray_service_needs_keys(fake: FakeRay) -> None:
+    with pytest.raises(InvalidSettings, match="LACONIC_KEYS_FILE"):
+        ray_engine.application({})
+
+
+def test_mistakes_end_it_before_ray_starts(fake: FakeRay) -> None:
+    for settings, said in (
+        ({"codecs": ("nothing",)}, "nothing"),
+        ({"state_dir": Path("/proc/nowhere")}, "LACONIC_STATE_DIR"),
+        ({"keys_file": Path("/proc/nowhere")}, "/proc/nowhere"),
+    ):
+        with pytest.raises(InvalidSettings, match=said):
+            ray_engine.serve(ServiceSettings(port=0, **settings))  # type: ignore[arg-type]
+    assert [name for name, *_ in fake.called if name in ("init", "start", "run")] == []
+
+
+def test_gpus_that_are_not_there_are_not_waited_for(fake: FakeRay) -> None:
+    with pytest.raises(InvalidSettings, match="need 2 GPUs"):
+        ray_engine.serve(ServiceSettings(port=0, ray_replicas=2, ray_gpus_per_replica=0.75))
+    assert not [name for name, *_ in fake.called if name == "run"]
 
 
 def test_haproxy_mode_needs_keys(fake: FakeRay) -> None:
