@@ -253,6 +253,18 @@ def memory_mib(pid: int) -> float:
     return total / 1024
 
 
+def processor_s(pid: int) -> float:
+    """Return the processor time of a process and all that come from it, in seconds."""
+    total = 0
+    for member in family(pid):
+        try:
+            words = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += int(words[11]) + int(words[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
 def _command(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
@@ -277,8 +289,8 @@ def stream_of(kilobytes: int) -> bytes:
     return compress.encode(Image(noise), "jpeg", {"quality": 100}).data
 
 
-def measure(client: httpx.Client, requests: int, large: bytes, small: bytes) -> dict[str, tuple[float, float]]:
-    """Return the median and the 95th percentile of the times of some requests, one after another, in milliseconds."""
+def measure(client: httpx.Client, pid: int, requests: int, large: bytes, small: bytes) -> dict[str, tuple[float, float, float]]:
+    """Return median and 95th percentile of the times of requests, one after another, and their mean processor time, in ms."""
     asks: Mapping[str, Callable[[], httpx.Response]] = {
         "GET /livez": lambda: client.get("/livez"),
         f"POST /v1/inspect, {len(small) / 1e3:.1f} kB": lambda: client.post("/v1/inspect", content=small),
@@ -289,23 +301,24 @@ def measure(client: httpx.Client, requests: int, large: bytes, small: bytes) -> 
     for name, ask in asks.items():
         for _ in range(10):
             ask().raise_for_status()
-        times = []
+        times, before = [], processor_s(pid)
         for _ in range(requests):
             began = time.perf_counter()
             ask().raise_for_status()
             times.append(1000 * (time.perf_counter() - began))
-        figures[name] = (float(np.percentile(times, 50)), float(np.percentile(times, 95)))
+        used = 1000 * (processor_s(pid) - before) / requests
+        figures[name] = (float(np.percentile(times, 50)), float(np.percentile(times, 95)), used)
     return figures
 
 
-def throughput(client: httpx.Client, requests: int) -> float:
-    """Return requests a second of 8 clients that encode the photograph with image-transform."""
-    began = time.perf_counter()
+def throughput(client: httpx.Client, pid: int, requests: int) -> tuple[float, float]:
+    """Encode the photograph with image-transform from 8 clients; return requests a second, and processor ms of each."""
+    began, before = time.perf_counter(), processor_s(pid)
     with ThreadPoolExecutor(8) as pool:
         path = "/v1/encode?codec=image-transform"
         for answer in pool.map(lambda _: client.post(path, content=PHOTOGRAPH), range(requests)):
             answer.raise_for_status()
-    return requests / (time.perf_counter() - began)
+    return requests / (time.perf_counter() - began), 1000 * (processor_s(pid) - before) / requests
 
 
 class Checks:
@@ -330,13 +343,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-haproxy", dest="haproxy", action="store_false", help="leave HAProxy mode out")
     options = parser.parse_args(arguments)
     checks, large, small = Checks(), stream_of(3000), stream_of(1)
-    figures: dict[str, dict[str, tuple[float, float]]] = {}
-    facts: dict[str, tuple[float, float, float]] = {}
+    figures: dict[str, dict[str, tuple[float, float, float]]] = {}
+    facts: dict[str, tuple[float, ...]] = {}
 
     def figure(name: str, service: Running) -> None:
         with service.client() as client:
-            figures[name] = measure(client, options.requests, large, small)
-            facts[name] = service.started_s, memory_mib(service.process.pid), throughput(client, 24)
+            pid = service.process.pid
+            figures[name] = measure(client, pid, options.requests, large, small)
+            facts[name] = service.started_s, memory_mib(pid), *throughput(client, pid, 24)
 
     print("| check | | |\n|---|---|---|")
     with TemporaryDirectory() as temporary:
@@ -367,19 +381,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if checks.failed else 0
 
 
-def _print(figures: Mapping[str, Mapping[str, tuple[float, float]]], facts: Mapping[str, tuple[float, float, float]]) -> None:
-    print("\n| p50 / p95 | " + " | ".join(figures) + " |\n|---|" + "---:|" * len(figures))
+FACTS = (
+    "start to ready, s",
+    "memory of all processes (PSS), MiB",
+    "photographs a second, image-transform, 8 clients",
+    "processor time of each, ms",
+)
+
+
+def _print(figures: Mapping[str, Mapping[str, tuple[float, float, float]]], facts: Mapping[str, tuple[float, ...]]) -> None:
+    print("\n| p50 / p95, processor time | " + " | ".join(figures) + " |\n|---|" + "---:|" * len(figures))
     for ask in next(iter(figures.values())):
-        cells = [f"{figures[name][ask][0]:.1f} / {figures[name][ask][1]:.1f} ms" for name in figures]
-        print(f"| `{ask}` | " + " | ".join(cells) + " |")
-    for index, name in enumerate(
-        ("start to ready, s", "memory (PSS, all processes), MiB", "image-transform, 8 clients, photographs a second")
-    ):
-        print(
-            f"| {name} | "
-            + " | ".join(f"{fact[index]:.1f}" if index != 1 else f"{fact[1]:,.0f}" for fact in facts.values())
-            + " |"
-        )
+        cells = ["{:.1f} / {:.1f}, {:.1f} ms".format(*figure[ask]) for figure in figures.values()]
+        print(f"| `{ask}` | {' | '.join(cells)} |")
+    for index, name in enumerate(FACTS):
+        print(f"| {name} | " + " | ".join(f"{fact[index]:,.4g}" for fact in facts.values()) + " |")
 
 
 if __name__ == "__main__":
