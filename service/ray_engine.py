@@ -199,7 +199,9 @@ def _check_gpus(settings: ServiceSettings, there: float) -> None:
     needed = math.ceil(replicas / int(1 / part + 1e-6)) if 0 < part < 1 else part * replicas  # a part is of one GPU
     if needed > there:
         name = variable("ray_gpus_per_replica")
-        raise InvalidSettings(f"replicas, {replicas} of them, need {needed:g} GPUs ({name}), and this machine has {there:g}")
+        raise InvalidSettings(
+            f"{name} is {part:g}: {replicas} x that needs {needed:g} of the {there:g} GPUs that this machine has"
+        )
 
 
 def _processors(settings: ServiceSettings) -> int:
