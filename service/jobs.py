@@ -117,7 +117,7 @@ class Jobs:
     async def submit(self, draft: Draft, body: bytes) -> tuple[Job, bool]:
         """Store a job and its body; what the draft says of its payload is filled in here. Errors as of `JobStore.add`."""
         if not self.settings.jobs:
-            raise JobsOff(f"jobs are off here ({variable('jobs')}): replicas on several machines have no common store")
+            raise JobsOff
         draft = replace(draft, payload=await asyncio.to_thread(blob_name, body), payload_bytes=len(body))
         known = await self.call(self.store.check_room, draft)  # before a byte is written
         if known is not None:
@@ -127,6 +127,8 @@ class Jobs:
 
     async def submit_stored(self, draft: Draft, check: Callable[[bytes], Awaitable[None]]) -> tuple[Job, bool]:
         """Store a job whose payload is a blob already, once `check` has found no fault with it. Errors as of `submit`."""
+        if not self.settings.jobs:
+            raise JobsOff
         known = await self.call(self.store.check_room, draft)
         if known is not None:
             return known, False

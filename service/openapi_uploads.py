@@ -35,7 +35,7 @@ def describe_uploads(paths: Schema, problems: Callable[[tuple[int, ...]], Schema
     ]
     create["responses"] = {
         "201": _empty("Location is the upload", "Location", "Upload-Offset", "Upload-Expires"),
-        **problems((400, 408, 412, 413, 415, 422, 429, 460, 500, 503)),
+        **problems((400, 408, 412, 413, 415, 422, 429, 460, 500, 501, 503)),
     }
     for operation in one.values():
         operation["parameters"] = [version, upload]

@@ -184,9 +184,13 @@ class JobLost(LaconicError):
 
 
 class JobsOff(LaconicError):
-    """Jobs are not taken here."""
+    """Jobs, and uploads for them, are not taken here."""
 
     code = "jobs-off"
+
+    def __init__(self) -> None:
+        setting = variable("jobs")
+        super().__init__(f"jobs and uploads are off here ({setting}): replicas on several machines have no common store")
 
 
 class ReplicasFull(LaconicError):

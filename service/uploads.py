@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ..codecs.errors import LimitExceeded
 from .blobs import BlobFolder, sync_folder
-from .problems import NoSuchUpload, QueueFull, UploadConflict, UploadLocked
+from .problems import JobsOff, NoSuchUpload, QueueFull, UploadConflict, UploadLocked
 from .settings import ServiceSettings, variable
 
 __all__ = ["UPLOADS", "VERSION", "Part", "Upload", "UploadFolder", "upload_path"]
@@ -104,8 +104,10 @@ class UploadFolder:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def create(self, owner: str | None, length: int, metadata: str, name: str) -> Upload:
-        """Make room for an upload; raises `LimitExceeded` for one that is too long, `QueueFull` when there are too many."""
+        """Make room for an upload; raises `LimitExceeded` for one too long, `QueueFull` for one too many, `JobsOff`."""
         settings = self._settings
+        if not settings.jobs:
+            raise JobsOff
         for setting, bound in (("max_upload_bytes", settings.max_upload_bytes), ("max_job_bytes", settings.max_job_bytes)):
             if length > bound:
                 raise LimitExceeded("the upload's length in bytes", bound, length, variable(setting))

@@ -273,6 +273,8 @@ def test_jobs_can_be_off(tmp_path: Path) -> None:
             answer = httpx.post(url + path, content=picture, headers=headers)
             assert answer.status_code == 501 and answer.json()["code"] == "jobs-off", answer.text
             assert "LACONIC_JOBS" in answer.json()["detail"]
+        begun = httpx.post(url + "/v1/uploads", headers={"Tus-Resumable": "1.0.0", "Upload-Length": "9"})
+        assert begun.status_code == 501 and begun.json()["code"] == "jobs-off", begun.text
         assert httpx.get(url + "/v1/jobs").json()["jobs"] == []
         assert httpx.post(url + "/v1/encode", content=picture).status_code == 200
 
