@@ -71,7 +71,7 @@ class TestOptions:
 
     @pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed")
     def test_ray_takes_them(self) -> None:
-        script = "from laconic.service.ray_engine import application\napplication({'ray_replicas': 2, 'ray_max_replicas': 3})\n"
+        script = "from laconic.service.ray_engine import application\napplication({'ray_replicas': 2, 'ray_max_replicas': 3, 'insecure': True})\n"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stderr
 
