@@ -71,7 +71,8 @@ class TestOptions:
 
     @pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed")
     def test_ray_takes_them(self) -> None:
-        script = "from laconic.service.ray_engine import application\napplication({'ray_replicas': 2, 'ray_max_replicas': 3, 'insecure': True})\n"
+        settings = {"ray_replicas": 2, "ray_max_replicas": 3, "insecure": True}
+        script = f"from laconic.service.ray_engine import application; application({settings})"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stderr
 
