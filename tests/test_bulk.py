@@ -134,6 +134,7 @@ def _dies(task: Any) -> tuple[int, int]:
 def test_a_process_that_dies_takes_only_its_own_file(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import multiprocessing
 
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent)  # the processes import `_dies` from here
     monkeypatch.setattr(module, "_code", _dies)
     monkeypatch.setattr(module, "_start", int)
     monkeypatch.setattr(module, "get_context", lambda name: multiprocessing.get_context("forkserver"))
