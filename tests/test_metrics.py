@@ -6,8 +6,10 @@ import io
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -132,11 +134,21 @@ def test_no_work_is_lost_between_threads() -> None:
     assert [samples(text)["workers_utilization", frozenset({("worker", "media")})] for text in seen] == [8, 0]
 
 
+def logged(request_id: str) -> dict[str, Any]:
+    """The line of a request, which is written once its answer is sent."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        for text in LOG.getvalue().splitlines(keepends=True):
+            if text.endswith("\n") and (line := json.loads(text)).get("request_id") == request_id:
+                return dict(line)
+        time.sleep(0.01)
+    raise AssertionError(f"nothing is logged of {request_id}")
+
+
 def test_a_trace_is_in_the_log(client: httpx.Client) -> None:
     header = {"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-Id": "traced"}
     assert client.post("/v1/encode?codec=webp", content=PNG, headers=header).status_code == 200
-    lines = [json.loads(line) for line in LOG.getvalue().splitlines()]
-    (line,) = [line for line in lines if line.get("request_id") == "traced"]
+    line = logged("traced")
     assert (line["trace_id"], line["parent_id"], line["codec"]) == (TRACE, PARENT, "webp")
 
 
