@@ -290,12 +290,12 @@ def test_asking_for_a_job_needs_the_scope_of_jobs(client: httpx.Client, scoped: 
 
 def test_the_key_is_named_in_the_log_and_never_shown(client: httpx.Client, everything: str, log: io.StringIO) -> None:
     client.get("/metrics", headers=bearer(everything))
-    client.post("/v1/inspect", content=STREAM, headers=bearer(everything))
+    client.post("/v1/inspect", content=STREAM, headers=bearer(everything) | {"X-Request-Id": "named"})
     deadline = time.monotonic() + 10
-    while '"/v1/inspect"' not in log.getvalue() and time.monotonic() < deadline:  # written once the answer is sent
+    while '"named"' not in log.getvalue() and time.monotonic() < deadline:  # written once the answer is sent
         time.sleep(0.01)
-    lines = [json.loads(line) for line in log.getvalue().splitlines()]
-    assert any(line.get("key") == "everything" and line.get("path") == "/v1/inspect" for line in lines)
+    line = next(json.loads(line) for line in log.getvalue().splitlines() if '"named"' in line)
+    assert (line["key"], line["path"]) == ("everything", "/v1/inspect")
     assert everything.split("_", 2)[2] not in log.getvalue()
 
 
