@@ -7,12 +7,9 @@ has the same Idempotency-Key. In the end every job must have ended once, with th
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import signal
 import socket
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import threading
@@ -28,11 +25,12 @@ import numpy as np
 from ..codecs import compress, media
 from ..codecs.errors import LaconicError
 from ..codecs.signals import Image
+from .service_process import running_service
 
 __all__ = ["CrashReport", "main", "run"]
 
 CODEC, SETTINGS = "jxl", {"effort": 9, "quality": 90}
-START_S, JOB_S = 180.0, 300.0
+JOB_S = 300.0
 WAITING = 4  # jobs that the client keeps unfinished
 
 
@@ -178,34 +176,13 @@ def _query(folder: Path, query: str) -> tuple[float, ...]:
 
 @contextmanager
 def _service(folder: Path, port: int, attempts: int) -> Iterator[None]:
-    """Start a service and wait until it is ready; kill it with signal 9 at the end of the block."""
-    settings = {
-        "LACONIC_PORT": str(port),
-        "LACONIC_CODECS": CODEC,
-        "LACONIC_THREADS": "1",
-        "LACONIC_STATE_DIR": str(folder),
-        "LACONIC_JOB_LEASE_S": "1",
-        "LACONIC_JOB_ATTEMPTS": str(attempts),
-    }
-    command = [sys.executable, "-P", "-m", "laconic.service.serve"]
-    with open(folder / "log", "ab") as log, subprocess.Popen(command, env=os.environ | settings, stderr=log) as process:
+    """Run a service, ready, and kill it with signal 9 at the end of the block."""
+    settings = {"codecs": CODEC, "threads": 1, "state_dir": folder, "job_lease_s": 1, "job_attempts": attempts}
+    with running_service({"port": port, **settings}) as service:
         try:
-            _wait_until_ready(f"http://127.0.0.1:{port}", process)
             yield
         finally:
-            process.send_signal(signal.SIGKILL)
-
-
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.02)
-    raise RuntimeError("the service did not start")
+            service.kill()
 
 
 def _free_port() -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 import sys
 import time
@@ -21,6 +20,7 @@ import httpx
 
 from ..codecs import compress, media
 from ..codecs.errors import LaconicError
+from .load import table, write_report
 from .pictures import set_threads
 from .service_process import running_service
 
@@ -74,7 +74,7 @@ class ServiceLoad:
             ("memory after warm-up / at the end", f"{self.rss_before_mib:.0f} / {self.rss_after_mib:.0f} MiB"),
         ]
         title = f"{self.codec} at quality {self.quality}, {self.picture}"
-        return "\n".join([f"| {title} | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows), ""])
+        return table(title, rows)
 
 
 def run(
@@ -110,10 +110,7 @@ def run(
         in_process_cpu_ms=1000 * processor,
         **through,
     )
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "service.json").write_text(json.dumps(asdict(load) | {"http_adds": load.http_adds}, indent=2) + "\n")
-        (out / "service.md").write_text(load.table())
+    write_report(out, "service", asdict(load) | {"http_adds": load.http_adds}, load.table())
     return load
 
 

@@ -34,6 +34,10 @@ class ServiceProcess:
         """Whether it still runs."""
         return self._process.poll() is None
 
+    def kill(self) -> None:
+        """End it with signal 9, as a crash does."""
+        self._process.kill()
+
     def failures(self) -> list[str]:
         """Return the lines of the log about failures, among the last ones."""
         return [line for line in list(self._log) if '"failure"' in line or "Traceback" in line]

@@ -18,6 +18,19 @@ import typer
 from typer.core import TyperGroup
 
 from . import jobs_cli
+from .cli_options import (
+    CodecId,
+    Effort,
+    Force,
+    Input,
+    Json,
+    Lossless,
+    Pairs,
+    Quality,
+    TargetBpp,
+    TargetBytes,
+    TargetPsnr,
+)
 from .errors import LaconicError, exit_code
 from .terminal import complain, note
 
@@ -59,10 +72,7 @@ app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=
 
 app.add_typer(jobs_cli.app, name="jobs")
 
-Input = Annotated[str, typer.Argument(metavar="IN", help="The input file; - is standard input.")]
 Stream = Annotated[str, typer.Argument(metavar="IN.lcn", help="The .lcn file; - is standard input.")]
-Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite OUT; send bytes to a terminal.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 On = Annotated[Device, typer.Option("--device", help="Where codecs with networks run.")]
 
 
@@ -115,14 +125,14 @@ def _all_commands(
 def encode(
     source: Input,
     output: Annotated[str | None, typer.Option("--output", "-o", metavar="OUT", help="Default: IN with .lcn.")] = None,
-    codec: Annotated[str, typer.Option("--codec", metavar="ID", help="A codec's id, or auto: see `laconic codecs`.")] = "auto",
-    quality: Annotated[float | None, typer.Option("--quality", "-q", min=0, max=100, help="0 (small) to 100 (good).")] = None,
-    effort: Annotated[int | None, typer.Option("--effort", "-e", min=1, max=9, help="1 (fast) to 9 (small).")] = None,
-    lossless: Annotated[bool, typer.Option("--lossless", help="Give back every sample exactly.")] = False,
-    target_bpp: Annotated[float | None, typer.Option(help="At most so many bits per pixel.")] = None,
-    target_psnr: Annotated[float | None, typer.Option(help="At least so many dB.")] = None,
-    target_bytes: Annotated[int | None, typer.Option(help="At most so many bytes.")] = None,
-    pairs: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A codec's setting; repeat.")] = None,
+    codec: CodecId = "auto",
+    quality: Quality = None,
+    effort: Effort = None,
+    lossless: Lossless = False,
+    target_bpp: TargetBpp = None,
+    target_psnr: TargetPsnr = None,
+    target_bytes: TargetBytes = None,
+    pairs: Pairs = None,
     device: On = Device.auto,
     force: Force = False,
     as_json: Json = False,
@@ -207,14 +217,14 @@ def bench(
 def bulk(
     source: Annotated[str, typer.Argument(metavar="SRC", help="The folder of inputs; folders within it too.")],
     destination: Annotated[str, typer.Argument(metavar="DST", help="The folder of outputs; made if it is not there.")],
-    codec: Annotated[str, typer.Option("--codec", metavar="ID", help="As of encode.")] = "auto",
-    quality: Annotated[float | None, typer.Option("--quality", "-q", min=0, max=100, help="As of encode.")] = None,
-    effort: Annotated[int | None, typer.Option("--effort", "-e", min=1, max=9, help="As of encode.")] = None,
-    lossless: Annotated[bool, typer.Option("--lossless", help="As of encode.")] = False,
-    target_bpp: Annotated[float | None, typer.Option(help="As of encode.")] = None,
-    target_psnr: Annotated[float | None, typer.Option(help="As of encode.")] = None,
-    target_bytes: Annotated[int | None, typer.Option(help="As of encode.")] = None,
-    pairs: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As of encode.")] = None,
+    codec: CodecId = "auto",
+    quality: Quality = None,
+    effort: Effort = None,
+    lossless: Lossless = False,
+    target_bpp: TargetBpp = None,
+    target_psnr: TargetPsnr = None,
+    target_bytes: TargetBytes = None,
+    pairs: Pairs = None,
     backwards: Annotated[bool, typer.Option("--decode", help="Decode the .lcn files of SRC.")] = False,
     form: Annotated[str, typer.Option("--to", metavar="EXT", help="With --decode: the outputs' extension.")] = "png",
     only: Annotated[list[str] | None, typer.Option("--only", metavar="PATTERN", help="Names like *.png; repeat.")] = None,

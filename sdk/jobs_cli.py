@@ -12,6 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_options import (
+    CodecId,
+    Effort,
+    Force,
+    Input,
+    Json,
+    Lossless,
+    Pairs,
+    Quality,
+    TargetBpp,
+    TargetBytes,
+    TargetPsnr,
+)
 from .errors import InvalidSettings, ServiceError
 from .files import STANDARD, check_output, read_input, write_output
 from .terminal import note, print_table
@@ -30,23 +43,21 @@ app = typer.Typer(no_args_is_help=True, help="Jobs of a service: for what takes 
 Url = Annotated[str, typer.Option("--url", envvar="LACONIC_URL", help="The service.")]
 Key = Annotated[str | None, typer.Option("--key", envvar="LACONIC_KEY", help="The bearer key, where the service wants one.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the status as one JSON object.")]
 Output = Annotated[str | None, typer.Option("--output", "-o", metavar="OUT", help="Default: the result's own name.")]
-Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite OUT; send bytes to a terminal.")]
 
 
 @app.command()
 def submit(
-    source: Annotated[str, typer.Argument(metavar="IN", help="The input file; - is standard input.")],
+    source: Input,
     op: Annotated[str, typer.Option("--op", metavar="encode|decode", help="What to do with it.")] = "encode",
-    codec: Annotated[str, typer.Option("--codec", metavar="ID", help="A codec's id, or auto.")] = "auto",
-    quality: Annotated[float | None, typer.Option("--quality", "-q", min=0, max=100, help="0 (small) to 100 (good).")] = None,
-    effort: Annotated[int | None, typer.Option("--effort", "-e", min=1, max=9, help="1 (fast) to 9 (small).")] = None,
-    lossless: Annotated[bool, typer.Option("--lossless", help="Give back every sample exactly.")] = False,
-    target_bpp: Annotated[float | None, typer.Option(help="At most so many bits per pixel.")] = None,
-    target_psnr: Annotated[float | None, typer.Option(help="At least so many dB.")] = None,
-    target_bytes: Annotated[int | None, typer.Option(help="At most so many bytes.")] = None,
-    pairs: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A codec's setting; repeat.")] = None,
+    codec: CodecId = "auto",
+    quality: Quality = None,
+    effort: Effort = None,
+    lossless: Lossless = False,
+    target_bpp: TargetBpp = None,
+    target_psnr: TargetPsnr = None,
+    target_bytes: TargetBytes = None,
+    pairs: Pairs = None,
     media_type: Annotated[str, typer.Option("--type", help="Media type of a decoded file.")] = "image/png",
     callback: Annotated[str | None, typer.Option(help="URL that the service tells when the job is done.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the job's end.")] = False,

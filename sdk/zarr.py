@@ -67,5 +67,5 @@ class LaconicCodec(ArrayBytesCodec):
         return chunk_spec.prototype.nd_buffer.from_numpy_array(array.astype(dtype, copy=False))
 
     def compute_encoded_size(self, input_byte_length: int, _chunk_spec: ArraySpec) -> int:
-        """Not known before a chunk is coded."""
+        """Raise what Zarr's own compressors raise: the size is not known before a chunk is coded."""
         raise NotImplementedError

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import time
 from collections.abc import Collection
 from pathlib import Path
+
+from ..codecs.saving import replace_file
 
 __all__ = ["BlobFolder", "blob_name", "sync_folder"]
 
@@ -40,15 +41,7 @@ class BlobFolder:
         except FileNotFoundError:
             pass
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        temporary = path.with_name(f".{name[:16]}.{secrets.token_hex(4)}")
-        try:
-            with open(temporary, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace_file(path, content)
         for folder in (path.parent, self._folder):
             sync_folder(folder)
         return name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,7 @@ import pytest
 from laconic.codecs import compress, media
 from laconic.codecs.signals import Image
 
-from .playground_desk import PHOTOGRAPH, SAMPLES, Desk, expect, opened_browser, served, watched
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with served() as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with opened_browser() as browser:
-        yield browser
-
-
-@pytest.fixture
-def desk(browser: Any, url: str) -> Iterator[Desk]:
-    with watched(browser, url) as desk:
-        yield desk
+from .playground_desk import PHOTOGRAPH, SAMPLES, Desk, expect, watched
 
 
 def test_the_form_is_the_codecs_schema(desk: Desk) -> None:
@@ -132,9 +113,9 @@ def test_wheel_zooms_and_dragging_moves(desk: Desk) -> None:
     expect(page.locator("#stage")).not_to_be_in_viewport(ratio=1)
 
 
-def test_copy_puts_the_text_on_the_clipboard(browser: Any, url: str) -> None:
+def test_copy_puts_the_text_on_the_clipboard(browser: Any, playground_url: str) -> None:
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
-    desk = Desk(context.new_page(), url).open()
+    desk = Desk(context.new_page(), playground_url).open()
     desk.page.click("#copy")
     expect(desk.page.locator("#copy-status")).to_have_text("Copied.")
     assert desk.page.evaluate("navigator.clipboard.readText()") == desk.page.text_content("#copy-text")
@@ -197,10 +178,10 @@ PLACES = """["stage", "codec", "figures", "download-stream", "curve-title"]
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (820, "light"), (1600, "dark")])
-def test_the_page_fits_and_stays_where_it_is(browser: Any, url: str, width: int, scheme: str) -> None:
+def test_the_page_fits_and_stays_where_it_is(browser: Any, playground_url: str, width: int, scheme: str) -> None:
     """No sideways scrolling at any width, no jump when results come, names and readable text everywhere."""
     preferences = {"color_scheme": scheme, "reduced_motion": "reduce"}
-    with watched(browser, url, viewport={"width": width, "height": 780}, **preferences) as desk:
+    with watched(browser, playground_url, viewport={"width": width, "height": 780}, **preferences) as desk:
         page = desk.open().page
         page.select_option("#codec", "webp")
         before = page.evaluate(PLACES)

@@ -23,31 +23,19 @@ from laconic.codecs import compress, media
 from laconic.codecs.metrics import psnr
 from laconic.codecs.signals import Image
 
-from .playground_desk import PHOTOGRAPH, SAMPLES, Desk, expect, opened_browser, served, watched
+from .playground_desk import PHOTOGRAPH, SAMPLES, Desk, expect, watched
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with served() as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with opened_browser() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def one_desk(browser: Any, url: str) -> Iterator[Desk]:
+def one_desk(browser: Any, playground_url: str) -> Iterator[Desk]:
     """A page that many pictures go through, one after another."""
-    with watched(browser, url) as desk:
+    with watched(browser, playground_url) as desk:
         yield desk.open()
 
 
 @pytest.fixture
-def desk(browser: Any, url: str) -> Iterator[Desk]:
-    with watched(browser, url) as desk:
+def desk(browser: Any, playground_url: str) -> Iterator[Desk]:
+    with watched(browser, playground_url) as desk:
         yield desk
 
 

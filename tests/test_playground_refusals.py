@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,7 @@ import pytest
 from laconic.codecs import compress
 from laconic.codecs.signals import Image
 
-from .playground_desk import PHOTOGRAPH, SAMPLES, Desk, expect, opened_browser, served, watched
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with served() as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with opened_browser() as browser:
-        yield browser
-
-
-@pytest.fixture
-def desk(browser: Any, url: str) -> Iterator[Desk]:
-    with watched(browser, url) as desk:
-        yield desk
+from .playground_desk import PHOTOGRAPH, SAMPLES, Desk, expect
 
 
 def refused(desk: Desk, status: int) -> None:
