@@ -31,7 +31,7 @@ from ..codecs.codec import Progress
 from ..codecs.errors import InvalidSettings
 from ..codecs.image.lossless import ImageLossless, LosslessSettings
 from ..codecs.registry import codec_ids
-from ..codecs.signals import Image
+from ..codecs.signals import Image, Signal
 from .image import PICTURES, processor
 from .image_points import Cache, file_digest, run_jobs, source_digest, versions
 from .image_report import KODAK
@@ -46,7 +46,7 @@ HALVED_BEGIN, HALVED_END = "<!-- lossless halved:begin -->", "<!-- lossless halv
 OURS, CIRCUIT = "image-lossless", "image-circuit"
 EFFORTS, PLAIN_EFFORTS = (1, 3, 5, 7, 9), (1, 5, 9)
 REFERENCE = "jxl -e 9"  # what sizes are compared with
-Coded = tuple[bytes, Callable[[bytes], Image]]
+Coded = tuple[bytes, Callable[[bytes], Signal]]
 
 
 @dataclass(frozen=True)

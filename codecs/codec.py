@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
-from .signals import Signal
+from .signals import Colour, Signal
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["BatchCodec", "Codec", "CodecSettings", "ParamValue", "Progress", "Stream"]
+    from .targets import Target
+
+__all__ = ["BatchCodec", "Codec", "CodecSettings", "ParamValue", "Progress", "Stream", "TargetCodec", "VideoFacts"]
 
 ParamValue = int | bytes | str | bool | list[int]
 
@@ -29,13 +32,23 @@ class CodecSettings(BaseModel):
 
 
 @dataclass(frozen=True)
+class VideoFacts:
+    """What a header says of a video beside its shape: frames per second, and how its files store colour."""
+
+    rate: Fraction
+    colour: Colour
+
+
+@dataclass(frozen=True)
 class Stream:
     """What the container writes: enough to decode, and nothing else.
 
-    `shape` is the shape of the decoded array. `params` are the codec's own small values, keyed by integers from 16 up.
-    `weights` are the first 8 bytes of the SHA-256 of each weights file that decoding needs. `chunks` are self-contained
-    payloads (one per tile). `digest` is a 2-byte checksum of all symbols (empty for codecs that check themselves).
-    `metadata` holds "icc", "exif" and "xmp" payloads. `known`, never written, are samples that the receiver has already, for
+    `shape` is the shape of the decoded array: three numbers for a picture, four for a video. `params` are the codec's own
+    small values, keyed by integers from 16 up. `weights` are the first 8 bytes of the SHA-256 of each weights file that
+    decoding needs. `chunks` are self-contained payloads (one per tile or group of frames), of which those numbered in `lost`
+    were damaged and are empty. `digest` is a 2-byte checksum of all symbols (empty for codecs that check themselves).
+    `metadata` holds "icc", "exif" and "xmp" payloads, and "audio" and "times" of a video, whose frame rate and colour are in
+    `video`. `known`, never written, are samples that the receiver has already, for
     files that hold only the others.
     """
 
@@ -48,6 +61,8 @@ class Stream:
     weights: tuple[bytes, ...] = ()
     digest: bytes = b""
     metadata: Mapping[str, bytes] = field(default_factory=dict)
+    video: VideoFacts | None = None
+    lost: frozenset[int] = frozenset()
     known: NDArray[np.uint8] | None = None
 
 
@@ -85,4 +100,13 @@ class BatchCodec(Codec, Protocol):
 
     def decode_batch(self, streams: Sequence[Stream]) -> list[Signal]:
         """Restore each stream."""
+        ...
+
+
+@runtime_checkable
+class TargetCodec(Protocol):
+    """A codec that meets targets by itself, as its encodings take too long to be tried; "auto" does not try it for a target."""
+
+    def encode_to(self, signal: Signal, settings: Any, target: Target, progress: Progress | None = None) -> Stream:
+        """Compress to a target; raises `InvalidSettings` that tells the best reached if it cannot be met."""
         ...

@@ -5,6 +5,7 @@ signal ─ Codec.encode ─▶ Stream ─ container.write ─▶ bytes ─ conta
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from . import container
 from . import device as devices
-from .codec import Codec, CodecSettings, Progress, Stream
+from .codec import Codec, CodecSettings, Progress, Stream, TargetCodec, VideoFacts
 from .errors import CorruptStream, InvalidSettings, LaconicError, UnsupportedMedia, WeightsMissing
 from .limits import Limits
 from .registry import codec_class, codec_ids, open_codec
 from .settings import codecs_with, is_lossless, make_settings, settings_used, takes
-from .signals import Signal
+from .signals import Signal, Video
 from .targets import Target, search
+from .video.timing import pack_times, unpack_times
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +44,8 @@ __all__ = [
 ]
 
 AUTO = "auto"
-PREFERRED = ("image-transform", "jxl")  # what "auto" takes without a target: the first that is installed and takes the signal
+# What "auto" takes without a target: the first that is installed and takes the signal.
+PREFERRED = ("image-transform", "jxl", "av1", "h264")
 LOSSLESS = ("image-lossless", "jxl", "webp")  # of whose files "auto" takes the smallest where nothing may be lost
 NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
 
@@ -88,7 +91,8 @@ def encode(
     elif is_lossless(settings):
         encoded = _smallest_lossless(signal, settings, device, progress, among)
     else:
-        encoded = next(_encode_with_each(signal, PREFERRED, settings, device, lambda name: progress))
+        preferred = [name for name in PREFERRED if name in codec_ids() and takes(codec_class(name), signal.kind)]
+        encoded = next(_encode_with_each(signal, preferred, settings, device, lambda name: progress))
     return replace(encoded, seconds=time.perf_counter() - began)
 
 
@@ -98,13 +102,22 @@ def decode(
     device: str = "auto",
     progress: Progress | None = None,
     known: NDArray[np.uint8] | None = None,
+    salvage: bool = False,
+    whole: bool = True,
 ) -> Signal:
     """Restore the signal of an .lcn file; `known` are the samples that it was made without.
+
+    A video's frames are decoded as they are asked for, and what they raise comes then. Without `whole` it may be larger than
+    memory: `Video.array` is not for it. With `salvage` groups of frames that are damaged are left out and named in
+    `Video.lost`.
 
     Raises `CorruptStream`, `LimitExceeded`, `UnsupportedMedia` for a codec that is not installed, `WeightsMissing` and
     `WeightsMismatch`; whatever the bytes, nothing else.
     """
-    stream = container.read(data, limits or Limits())
+    limits = limits or Limits()
+    stream = container.read(data, limits, salvage)
+    if stream.video and whole:
+        limits.check("max_video_pixels", math.prod(stream.shape[:3]), "the video's number of pixels, of all frames")
     if known is not None:
         stream = replace(stream, known=known)
     return finished(codec_of(stream, device).decode(stream, progress), stream)
@@ -112,7 +125,10 @@ def decode(
 
 def test(data: bytes, limits: Limits | None = None, device: str = "auto") -> None:
     """Check an .lcn file by decoding it, checksums of symbols included; raises as `decode` does."""
-    decode(data, limits, device)
+    signal = decode(data, limits, device, whole=False)
+    if isinstance(signal, Video):
+        for _ in signal.source.read(0, signal.shape[0]):
+            pass
 
 
 def device_of(codec: type[Codec], device: str) -> str:
@@ -130,20 +146,34 @@ def codec_of(stream: Stream, device: str) -> Codec:
 
 
 def packed(stream: Stream, signal: Signal, settings: CodecSettings, seconds: float, device: str) -> Encoded:
-    """Return the file of a stream, with the signal's metadata in it."""
-    data = container.write(replace(stream, metadata=signal.metadata))
+    """Return the file of a stream, with what the signal has beside its samples."""
+    metadata, video = dict(signal.metadata), None
+    if isinstance(signal, Video):
+        video = VideoFacts(signal.rate, signal.colour)
+        metadata |= {} if signal.times is None else {"times": pack_times(signal.times)}
+    data = container.write(replace(stream, metadata=metadata, video=video))
     return Encoded(data, stream.codec, settings_used(settings), seconds, device, signal.pixels)
 
 
 def finished(signal: Signal, stream: Stream) -> Signal:
-    """Return a decoded signal with the stream's metadata; raises `CorruptStream` where it is not what the header says."""
+    """Return a decoded signal with what the stream says of it; raises `CorruptStream` where it is not what the header says."""
     if signal.shape != stream.shape or signal.bit_depth != stream.bit_depth:
         raise CorruptStream(f"the payload holds {signal.shape} at {signal.bit_depth} bits, not what the header says")
-    return replace(signal, metadata=dict(stream.metadata))
+    metadata = dict(stream.metadata)
+    packed_times = metadata.pop("times", None)
+    if not isinstance(signal, Video) or stream.video is None:
+        return replace(signal, metadata=metadata)
+    times = None if packed_times is None else unpack_times(packed_times, signal.shape[0])
+    return replace(signal, metadata=metadata, rate=stream.video.rate, colour=stream.video.colour, times=times)
 
 
 def _encode_with(
-    signal: Signal, name: str, settings: Mapping[str, object], device: str, progress: Progress | None = None
+    signal: Signal,
+    name: str,
+    settings: Mapping[str, object],
+    device: str,
+    progress: Progress | None = None,
+    target: Target | None = None,
 ) -> Encoded:
     began = time.perf_counter()
     kind = codec_class(name)
@@ -152,7 +182,11 @@ def _encode_with(
         raise UnsupportedMedia(f"{name} takes {kind.signal}, not {signal.kind}; {others} does")
     chosen = make_settings(kind, settings)
     place = device_of(kind, device)
-    stream = open_codec(name, place).encode(signal, chosen, progress)
+    codec = open_codec(name, place)
+    if target is not None and isinstance(codec, TargetCodec):
+        stream = codec.encode_to(signal, chosen, target, progress)
+    else:
+        stream = codec.encode(signal, chosen, progress)
     return packed(stream, signal, chosen, time.perf_counter() - began, place)
 
 
@@ -199,6 +233,15 @@ def _encode_with_each(
         raise refusal
 
 
+def _searched(kind: str, settings: Mapping[str, object], among: Collection[str] | None) -> list[str]:
+    """Return the codecs that "auto" tries for a target."""
+    return [
+        name
+        for name in codecs_with(kind, "quality", *settings)
+        if (among is None or name in among) and not issubclass(codec_class(name), TargetCodec)
+    ]
+
+
 def _encode_to_target(
     signal: Signal,
     codec: str,
@@ -211,12 +254,12 @@ def _encode_to_target(
     if "quality" in settings or is_lossless(settings):
         name = "quality" if "quality" in settings else "lossless"
         raise InvalidSettings(f"{name} contradicts a target of {target}: give one of the two")
-    names = codecs_with(signal.kind, "quality", *settings) if codec == AUTO else [codec_class(codec).id]
-    if codec == AUTO and among is not None:
-        names = [name for name in names if name in among]
+    names = [codec_class(codec).id] if codec != AUTO else _searched(signal.kind, settings, among)
     if not names:
         raise InvalidSettings(f"no codec has all the settings {', '.join(settings)}")
     chosen = codec_class(names[0])
+    if codec != AUTO and issubclass(chosen, TargetCodec):
+        return _encode_with(signal, codec, settings, device, progress, target)
     if "quality" not in chosen.Settings.model_fields:
         why = f": {codec} is always lossless" if chosen.lossless else ""
         raise InvalidSettings(f"{codec} has no quality to search for a target of {target}{why}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import cast
 
 from google_crc32c import extend as crc32c_extend
 
 from .codec import ParamValue, Stream
-from .errors import CorruptStream, TruncatedStream
+from .errors import CorruptStream, LimitExceeded, TruncatedStream
 from .header import Header, decode_header, encode_header
 from .limits import Limits
 
@@ -18,11 +19,13 @@ __all__ = ["SIGNATURE", "Chunk", "Description", "Limits", "describe", "is_laconi
 SIGNATURE = b"\x8cLC\r\n\x1a\n\x01"
 
 _HEADER, _PAYLOAD, _ANCILLARY = 0x01, 0x02, 0x80
-_METADATA = {"icc": 0x81, "exif": 0x82, "xmp": 0x83}
+_METADATA = {"icc": 0x81, "exif": 0x82, "xmp": 0x83, "times": 0x86, "audio": 0x87}
+_HEADER_COPY, _INDEX = 0x84, 0x85
 _METADATA_NAMES = {number: name for name, number in _METADATA.items()}
-_CHUNK_NAMES = {_HEADER: "header", _PAYLOAD: "payload", **_METADATA_NAMES}
+_CHUNK_NAMES = {_HEADER: "header", _PAYLOAD: "payload", _HEADER_COPY: "header copy", _INDEX: "index", **_METADATA_NAMES}
 
 _VARINT_CAP = 5
+_COPY_WITHIN = 2**17  # bytes from the start in which a header and its copy lie
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,15 @@ class Chunk:
 class Description:
     """What a file says of itself, without decoding it.
 
-    `shape` is (H, W, C), `weights` the digests in hexadecimal, `digest` the symbol checksum in hexadecimal or "".
-    `payload_bytes` counts the payload chunks' payloads, `metadata` gives each kind's length in bytes, `chunks` are all
-    chunks in file order, damaged ones included.
+    `shape` is (H, W, C), of a video (T, H, W, 3) with its frames per second in `rate`. `weights` are the digests in
+    hexadecimal, `digest` the symbol checksum in hexadecimal or "". `payload_bytes` counts the payload chunks' payloads,
+    `metadata` gives each kind's length in bytes, `chunks` are all chunks in file order, damaged ones included.
     """
 
     codec: str
     version: int
     shape: tuple[int, ...]
+    rate: float | None
     bit_depth: int
     params: Mapping[int, ParamValue]
     weights: tuple[str, ...]
@@ -82,28 +86,36 @@ def write(stream: Stream) -> bytes:
     unknown = stream.metadata.keys() - _METADATA.keys()
     if unknown:
         raise CorruptStream(f"the format has no metadata called {', '.join(sorted(unknown))}")
-    parts = [SIGNATURE, *_chunk(_HEADER, header)]
+    metadata: list[bytes] = []
     for name, number in _METADATA.items():
         if name in stream.metadata:
-            parts += _chunk(number, stream.metadata[name])
+            metadata += _chunk(number, stream.metadata[name])
+    parts = [SIGNATURE, *_chunk(_HEADER, header)]
+    if stream.video:
+        index = b"".join(map(_varint, (sum(map(len, metadata)), *map(len, stream.chunks))))
+        parts += [*_chunk(_HEADER_COPY, header), *_chunk(_INDEX, index)]
+    parts += metadata
     for payload in stream.chunks:
         parts += _chunk(_PAYLOAD, payload)
     return b"".join(parts)
 
 
-def read(data: bytes | memoryview, limits: Limits | None = None) -> Stream:
+def read(data: bytes | memoryview, limits: Limits | None = None, salvage: bool = False) -> Stream:
     """Return the stream of an .lcn file.
 
     Raises `TruncatedStream`, `CorruptStream` or `LimitExceeded`, and nothing else, whatever the bytes. Ancillary chunks
-    that are damaged are left out.
+    that are damaged are left out. With `salvage` payload chunks that are damaged or missing are left out too, and named in
+    `Stream.lost`; raises `CorruptStream` only where nothing is left.
     """
-    header, framed = _scan(data, limits or Limits())
-    payloads: list[bytes] = []
-    for chunk in framed:
-        if chunk.type == _PAYLOAD:
-            if not chunk.intact:
-                raise CorruptStream(f"tile {len(payloads)} of {header.chunk_count} is damaged: its checksum is wrong")
-            payloads.append(chunk.payload)
+    limits = limits or Limits()
+    header, framed = _salvage(data, limits) if salvage else _scan(data, limits)
+    payloads = [chunk for chunk in framed if chunk.type == _PAYLOAD]
+    lost = frozenset(number for number, chunk in enumerate(payloads) if not chunk.intact)
+    if lost and not salvage:
+        what = "group of frames" if header.video else "tile"
+        raise CorruptStream(f"{what} {min(lost)} of {header.chunk_count} is damaged: its checksum is wrong")
+    if len(lost) == len(payloads):
+        raise CorruptStream("nothing of the file is left")
     return Stream(
         codec=header.codec,
         version=header.version,
@@ -112,8 +124,10 @@ def read(data: bytes | memoryview, limits: Limits | None = None) -> Stream:
         params=header.params,
         weights=header.weights,
         digest=header.digest,
-        chunks=tuple(payloads),
+        chunks=tuple(chunk.payload for chunk in payloads),
         metadata={name: chunk.payload for name, chunk in _intact_metadata(framed).items()},
+        video=header.video,
+        lost=lost,
     )
 
 
@@ -125,6 +139,7 @@ def describe(data: bytes | memoryview, limits: Limits | None = None) -> Descript
         codec=header.codec,
         version=header.version,
         shape=header.shape,
+        rate=float(header.video.rate) if header.video else None,
         bit_depth=header.bit_depth,
         params=header.params,
         weights=tuple(digest.hex() for digest in header.weights),
@@ -171,9 +186,7 @@ def _scan(data: bytes | memoryview, limits: Limits) -> tuple[Header, list[_Frame
         raise TruncatedStream("the file ends before its header")
     if first.type != _HEADER or not first.intact:
         raise CorruptStream("the header is damaged or missing")
-    header = decode_header(first.payload)
-    limits.check("max_pixels", header.shape[0] * header.shape[1], "the picture's number of pixels")
-    limits.check("max_chunks", header.chunk_count, "the number of payload chunks")
+    header = _checked_header(first.payload, limits)
     framed, tiles = [first], 0
     for chunk in chunks:
         _check_order(chunk, tiles, header.chunk_count, framed)
@@ -183,6 +196,88 @@ def _scan(data: bytes | memoryview, limits: Limits) -> tuple[Header, list[_Frame
     if tiles < header.chunk_count:
         raise TruncatedStream(f"the file ends after {tiles} of {header.chunk_count} payload chunks")
     return header, framed
+
+
+def _checked_header(payload: bytes, limits: Limits) -> Header:
+    header = decode_header(payload)
+    height, width = header.shape[-3:-1]
+    limits.check("max_pixels", height * width, "the picture's number of pixels")
+    limits.check("max_chunks", header.chunk_count, "the number of payload chunks")
+    if header.video:
+        limits.check("max_frames", header.shape[0], "the number of frames")
+    return header
+
+
+def _salvage(data: bytes | memoryview, limits: Limits) -> tuple[Header, list[_Framed]]:
+    """Return the header, or its copy, and the chunks that can be found; lost payload chunks stand among them, not intact."""
+    view = memoryview(data).cast("B")
+    limits.check("max_input_bytes", len(view), "the file's length in bytes")
+    if sum(a == b for a, b in zip(bytes(view[: len(SIGNATURE)]), SIGNATURE, strict=False)) < len(SIGNATURE) - 2:
+        raise CorruptStream("not an .lcn file: the signature is wrong")
+    found = _walk(view, len(SIGNATURE), limits)
+    if not found or found[0].type != _HEADER or not found[0].intact:
+        found = _walk(view, _header_copy(view), limits)
+    header = _checked_header(found[0].payload, limits)
+    index = next((chunk for chunk in found if chunk.type == _INDEX and chunk.intact), None)
+    at = _first_payload(index, header, len(view)) if index else None
+    ancillary = [chunk for chunk in found if chunk.type != _PAYLOAD]
+    if index is None or at is None:
+        payloads = [chunk for chunk in found if chunk.type == _PAYLOAD][: header.chunk_count]
+    else:
+        ancillary = [chunk for chunk in ancillary if chunk.offset < at[0]]
+        payloads = [_chunk_at(view, start, end, limits) for start, end in pairwise(at)]
+    missing = header.chunk_count - len(payloads)
+    return header, [*ancillary, *payloads, *missing * [_Framed(_PAYLOAD, len(view), 0, False, b"")]]
+
+
+def _walk(view: memoryview, start: int, limits: Limits) -> list[_Framed]:
+    """Return the chunks from `start` up to where the framing breaks."""
+    found: list[_Framed] = []
+    try:
+        for chunk in _chunks(view, limits, start):
+            found.append(chunk)
+            limits.check("max_chunks", len(found) - 1, "the number of chunks")
+    except (CorruptStream, LimitExceeded):  # a damaged length may be a large one
+        pass
+    return found
+
+
+def _header_copy(view: memoryview) -> int:
+    """Return where the copy of the header begins; raises `CorruptStream` where there is none."""
+    for at in range(len(SIGNATURE), min(len(view), _COPY_WITHIN)):
+        if view[at] == _HEADER_COPY:
+            try:
+                length, start = _read_varint(view, at + 1)
+            except CorruptStream:
+                continue
+            end = start + length
+            if length < _COPY_WITHIN and _crc(bytes(view[at:start]), bytes(view[start:end])) == bytes(view[end : end + 4]):
+                return at
+    raise CorruptStream("the header is damaged or missing")
+
+
+def _first_payload(index: _Framed, header: Header, size: int) -> list[int] | None:
+    """Return where each payload chunk begins, and where the last ends, by the index; None where it contradicts the header."""
+    view, at = memoryview(index.payload), 0
+    lengths: list[int] = []
+    try:
+        while at < len(view) and len(lengths) <= header.chunk_count:
+            value, at = _read_varint(view, at)
+            lengths.append(value)
+    except CorruptStream:
+        return None
+    if len(lengths) != header.chunk_count + 1 or at < len(view):
+        return None
+    sizes = [1 + len(_varint(length)) + length + 4 for length in lengths[1:]]
+    return list(accumulate(sizes, initial=index.offset + index.length + 4 + lengths[0]))
+
+
+def _chunk_at(view: memoryview, start: int, end: int, limits: Limits) -> _Framed:
+    """Return the payload chunk that should lie at start .. end - 1, not intact where it does not."""
+    found = _walk(view[:end], start, limits) if end <= len(view) else []
+    if len(found) == 1 and found[0].type == _PAYLOAD:
+        return found[0]
+    return _Framed(_PAYLOAD, start, end - start, False, b"")
 
 
 def _check_signature(start: bytes) -> None:
@@ -209,9 +304,9 @@ def _check_order(chunk: _Framed, tiles: int, announced: int, before: list[_Frame
         raise CorruptStream(f"a second {_METADATA_NAMES[chunk.type]} chunk")
 
 
-def _chunks(view: memoryview, limits: Limits) -> Iterator[_Framed]:
-    """Yield the chunks after the signature; no payload is copied before its length is checked."""
-    at, metadata_bytes = len(SIGNATURE), 0
+def _chunks(view: memoryview, limits: Limits, at: int = len(SIGNATURE)) -> Iterator[_Framed]:
+    """Yield the chunks from `at`, by default after the signature; no payload is copied before its length is checked."""
+    metadata_bytes = 0
     while at < len(view):
         number = view[at]
         length, start = _read_varint(view, at + 1)
@@ -220,7 +315,9 @@ def _chunks(view: memoryview, limits: Limits) -> Iterator[_Framed]:
             raise TruncatedStream(f"a chunk at byte {at} needs {end + 4 - len(view):,} bytes more than the file has")
         if number == _HEADER:
             limits.check("max_header_bytes", length, "the header's length in bytes")
-        if number in _METADATA_NAMES:
+        if number == _METADATA["audio"]:
+            limits.check("max_audio_bytes", length, "the sound's length in bytes")
+        elif number in _METADATA_NAMES:
             metadata_bytes += length
             limits.check("max_metadata_bytes", metadata_bytes, "the metadata's length in bytes")
         payload = bytes(view[start:end])

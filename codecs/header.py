@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, NoReturn, cast
 
 import cbor2
 
-from .codec import ParamValue, Stream
+from .codec import ParamValue, Stream, VideoFacts
 from .errors import CorruptStream
+from .signals import Colour
 
 __all__ = ["CODEC_NUMBERS", "Header", "decode_header", "encode_header"]
 
 # On disk for ever: add, never change.
-CODEC_NUMBERS = {"image-transform": 1, "jpeg": 2, "webp": 3, "avif": 4, "jxl": 5, "image-lossless": 6, "image-circuit": 7}
+CODEC_NUMBERS = {
+    "image-transform": 1,
+    "jpeg": 2,
+    "webp": 3,
+    "avif": 4,
+    "jxl": 5,
+    "image-lossless": 6,
+    "image-circuit": 7,
+    "video-inr": 8,
+    "av1": 9,
+    "hevc": 10,
+    "h264": 11,
+}
 
 _CODEC_NAMES = {number: name for name, number in CODEC_NUMBERS.items()}
 _THIRD_PARTY_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
-_CODEC, _VERSION, _SHAPE, _BIT_DEPTH, _DIGESTS, _CHUNK_COUNT, _FIRST_PARAM = 0, 1, 2, 3, 4, 5, 16
+_CODEC, _VERSION, _SHAPE, _BIT_DEPTH, _DIGESTS, _CHUNK_COUNT, _VIDEO, _FIRST_PARAM = 0, 1, 2, 3, 4, 5, 6, 16
 _DEFAULTS: dict[int, object] = {_CODEC: 1, _VERSION: 1, _BIT_DEPTH: 8, _DIGESTS: b"", _CHUNK_COUNT: 1}
 _HEADER_CAP, _WEIGHTS_CAP = 65_536, 64
 _DIGEST_BYTES, _CHECKSUM_BYTES = 8, 2
@@ -31,11 +45,12 @@ class Header:
 
     codec: str
     version: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     bit_depth: int
     weights: tuple[bytes, ...]
     digest: bytes
     chunk_count: int
+    video: VideoFacts | None
     params: dict[int, ParamValue]
 
 
@@ -52,11 +67,15 @@ def encode_header(stream: Stream) -> bytes:
     items: dict[int, object] = {
         _CODEC: CODEC_NUMBERS.get(stream.codec, stream.codec),
         _VERSION: stream.version,
-        _SHAPE: shape[:2] if shape[2:] == [3] else shape,
+        _SHAPE: shape[:-1] if stream.video or shape[2:] == [3] else shape,
         _BIT_DEPTH: stream.bit_depth,
         _DIGESTS: b"".join(stream.weights) + stream.digest,
         _CHUNK_COUNT: len(stream.chunks),
     }
+    if stream.video:
+        rate, colour = stream.video.rate, stream.video.colour
+        codes = [colour.primaries, colour.transfer, colour.matrix, int(colour.full_range)]
+        items[_VIDEO] = [rate.numerator, rate.denominator, *([] if colour == Colour() else codes)]
     items = {key: value for key, value in items.items() if key not in _DEFAULTS or value != _DEFAULTS[key]}
     if any(type(key) is not int or key < _FIRST_PARAM for key in stream.params):
         raise CorruptStream(f"a codec's parameters have integer keys from {_FIRST_PARAM} up")
@@ -73,14 +92,16 @@ def decode_header(payload: bytes) -> Header:
     items = {**_DEFAULTS, **_decode_map(payload)}
     weights, digest = _digests(items[_DIGESTS])
     params = {key: _param(key, value) for key, value in items.items() if key >= _FIRST_PARAM}
+    video = _video(items[_VIDEO]) if _VIDEO in items else None
     return Header(
         codec=_codec_name(items[_CODEC]),
         version=_integer(items[_VERSION], 1, 65_535, "the codec's version"),
-        shape=_shape(items.get(_SHAPE)),
+        shape=_picture_shape(items.get(_SHAPE)) if video is None else _video_shape(items.get(_SHAPE)),
         bit_depth=_bit_depth(items[_BIT_DEPTH]),
         weights=weights,
         digest=digest,
         chunk_count=_integer(items[_CHUNK_COUNT], 1, 2**32 - 1, "the number of payload chunks"),
+        video=video,
         params=params,
     )
 
@@ -128,7 +149,29 @@ def _codec_name(value: object) -> str:
     raise CorruptStream("the header names a codec that this version does not know")
 
 
-def _shape(value: object) -> tuple[int, int, int]:
+def _video_shape(value: object) -> tuple[int, ...]:
+    if type(value) is not list or len(value) != 3:
+        raise CorruptStream("the video's shape is missing or malformed")
+    return *(_integer(size, 1, 2**32 - 1, "a video's number of frames, height or width") for size in value), 3
+
+
+def _video(value: object) -> VideoFacts:
+    if type(value) is not list or len(value) not in (2, 6):
+        raise CorruptStream("the video's frame rate is malformed")
+    over, under = (_integer(part, 1, 2**31 - 1, "a part of the frame rate") for part in value[:2])
+    rate = Fraction(over, under)
+    if (rate.numerator, rate.denominator) != (over, under):
+        raise CorruptStream("the frame rate is not in lowest terms")
+    if len(value) == 2:
+        return VideoFacts(rate, Colour())
+    primaries, transfer, matrix = (_integer(code, 0, 255, "a colour's code point") for code in value[2:5])
+    colour = Colour(primaries, transfer, matrix, bool(_integer(value[5], 0, 1, "the mark of the full range")))
+    if colour == Colour():
+        raise CorruptStream("the video's colour is the default, which is left out")
+    return VideoFacts(rate, colour)
+
+
+def _picture_shape(value: object) -> tuple[int, int, int]:
     if type(value) is not list or len(value) not in (2, 3) or value[2:] == [3]:
         raise CorruptStream("the picture's shape is missing or malformed")
     height, width = (_integer(size, 1, 2**32 - 1, "the picture's side") for size in value[:2])

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from .codecs import container
 from .codecs.errors import CorruptStream, InvalidSettings, LaconicError, UnsupportedMedia
@@ -17,6 +18,9 @@ from .errors import exit_code
 from .files import STANDARD, check_output, read_input, write_output
 from .options import EncodeOptions, settings_and_target
 from .terminal import complain, note, print_table, progress_bar
+
+if TYPE_CHECKING:
+    from .codecs.signals import Image
 
 __all__ = [
     "run_bench",
@@ -165,7 +169,9 @@ def run_compare(
     original = media.read(content, LIMITS)
     name = "standard input" if source == STANDARD else Path(source).name
     with progress_bar() as progress:
-        result = compare(original, name, len(content), target_psnr, codecs=only, device=device, progress=progress)
+        result = compare(
+            cast("Image", original), name, len(content), target_psnr, codecs=only, device=device, progress=progress
+        )
     write_output(path, render(result).encode(), force)
     best = result.entries[0]
     note(f"{_shown(path)}: at {result.target_psnr:.2f} dB the smallest is {best.codec} with {best.bytes:,} bytes")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from html import escape
 from importlib.resources import files
 from string import Template
+from typing import cast
 
 import numpy as np
 
@@ -165,7 +166,7 @@ def _code(original: Image, codec: str, settings: Mapping[str, object], device: s
     """Encode and decode once, both timed."""
     encoded: Encoded = compress.encode(original, codec, settings, None, device)
     start = time.perf_counter()
-    decoded = compress.decode(encoded.data, device=device)
+    decoded = cast(Image, compress.decode(encoded.data, device=device))
     seconds = time.perf_counter() - start
     quality = psnr(original, decoded)
     size = len(encoded.data)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from queue import Empty, Queue
-from typing import IO
+from typing import IO, cast
 
 import httpx
 import numpy as np
@@ -35,7 +35,7 @@ STOP_SECONDS = 40.0
 def run_demo(device: str = "auto") -> None:
     """Start a service on a free port, send it the bundled photograph, print the figures; raises `ServiceError`."""
     photograph = files("laconic").joinpath("photograph.png").read_bytes()
-    original = media.read(photograph)
+    original = cast(Image, media.read(photograph))
     note("starting the service ...")
     with running_service(device) as url:
         ours = _through(url, photograph, original)
@@ -114,7 +114,7 @@ def _through(url: str, photograph: bytes, original: Image) -> Entry:
         decoded = client.decode(stream)
         end = time.perf_counter()
         codec = client.inspect(stream).codec
-    if decoded.shape != original.shape or decoded.array.dtype != np.uint8:
+    if not isinstance(decoded, Image) or decoded.shape != original.shape or decoded.array.dtype != np.uint8:
         raise ServiceError(f"a picture of shape {original.shape} came back as {decoded.shape}")
     quality = psnr(original, decoded)
     return Entry(codec, {}, len(stream), quality, middle - start, end - middle, decoded, len(stream))
