@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,14 +17,14 @@ __all__ = ["GroupFrames", "video_of_groups"]
 class GroupFrames:
     """A `FrameSource` of groups: group g holds the frames starts[g] .. starts[g + 1] - 1, the last one those to the end.
 
-    `decode(g)` returns a group's frames, uint8 or uint16 of (n, H, W, 3). Frames of a group in `lost` repeat the last
-    frame before it that was decoded, or are grey where there is none.
+    `decode(g)` returns a group's frames, uint8 or uint16 of (n, H, W, 3), or a sequence that makes each as it is asked for.
+    Frames of a group in `lost` repeat the last frame before it that was decoded, or are grey where there is none.
     """
 
     shape: tuple[int, int, int, int]
     bit_depth: int
     starts: tuple[int, ...]
-    decode: Callable[[int], Samples]
+    decode: Callable[[int], Samples | Sequence[Samples]]
     lost: frozenset[int] = frozenset()
 
     def span(self, group: int) -> tuple[int, int]:
@@ -37,13 +37,14 @@ class GroupFrames:
         shown = self._before(first) if first in self.lost else None
         for group in range(first, last + 1):
             a, b = self.span(group)
-            part = slice(max(start, a) - a, min(stop, b) - a)
+            part = range(max(start, a) - a, min(stop, b) - a)
             if group in self.lost:
-                yield from (shown for _ in range(part.start, part.stop) if shown is not None)
+                yield from (shown for _ in part if shown is not None)
             else:
                 frames = self.decode(group)
-                shown = frames[-1]
-                yield from frames[part]
+                for number in part:  # the last of which is what a lost group after it repeats
+                    shown = frames[number]
+                    yield shown
 
     def _before(self, group: int) -> Samples:
         """Return the frame that lost frames at the start of a group repeat."""
