@@ -20,6 +20,7 @@ CODECS: dict[str, str] = {
     "avif": "laconic.codecs.image.avif:Avif",
     "jxl": "laconic.codecs.image.jxl:JpegXl",
     "image-circuit": "laconic.codecs.image.circuit:ImageCircuit",
+    "video-inr": "laconic.codecs.video.inr:VideoInr",
 }
 
 

@@ -12,21 +12,21 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ..codec import Progress, Stream
+from ..codec import ParamValue, Progress, Stream
+from ..compress import packed
 from ..errors import InvalidSettings
 from ..metrics import psnr
 from ..signals import Samples, Video
 from ..targets import Target
 from .frames import GroupFrames, video_of_groups
-from .inr_fit import Fitted
 from .inr_frames import frames_of_group
 from .inr_groups import GroupPlan, fit_groups
 from .inr_rates import Ladder, elasticity_of
@@ -35,13 +35,25 @@ from .inr_stream import PARAM_EXACT, PARAM_SPEC, Layout, layout_of
 
 __all__ = ["VideoInr"]
 
-FITTING = 0.9  # part of an encoding's progress
+FITTING, CODED = 0.9, 0.98  # parts of an encoding's progress
 LARGE_FRAME = 2**17  # pixels from which on a step of a fit may last longer than cancelling should
-FILE_OVERHEAD = 200  # bytes of a file beside its payloads, that a network is sized without
+FILE_OVERHEAD = 150  # bytes of a file beside its payloads, which a network is sized without
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an encoding reached: the PSNR of what its bytes decode to and that of the fit before quantisation, the parameters
+    of all networks, and the seconds that fitting took, all groups and interrupted runs together.
+    """
+
+    psnr: float
+    float_psnr: float
+    parameters: int
+    fit_seconds: float
 
 
 class VideoInr:
-    """The codec. Takes 8 and 16 bits of any size; `last_psnr` is that of the last encoding, of what its bytes decode to."""
+    """The codec. Takes 8 and 16 bits of any size; `last` tells what the last encoding reached."""
 
     id = "video-inr"
     signal = "video"
@@ -50,14 +62,14 @@ class VideoInr:
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
-        self.last_psnr = float("nan")
+        self.last: Measured | None = None
 
     def encode(self, signal: Video, settings: InrSettings, progress: Progress | None = None) -> Stream:
         """Fit and code; raises `InvalidSettings` for an exact profile that the architecture has not, and what `progress` raises."""
         report = progress or (lambda done, stage: None)
         layout = layout_for(settings, signal.shape)
         ladder = self._ladder(signal, settings, layout, report)
-        return self._checked(signal, ladder.at(elasticity_of(settings.quality)), report)
+        return self._checked(signal, ladder, ladder.at(elasticity_of(settings.quality)), report)
 
     def encode_to(
         self, signal: Video, settings: InrSettings, target: Target, progress: Progress | None = None
@@ -73,9 +85,8 @@ class VideoInr:
         ladder = self._ladder(signal, settings, layout, report)
         if most is None:
             assert target.psnr is not None
-            return self._checked(signal, ladder.of_psnr(target.psnr), report)
-        overhead = len(packed(_stream(signal, layout, [b""] * layout.groups), signal, settings, 0.0, "cpu").data)
-        return self._checked(signal, ladder.of_size(most - overhead), report)
+            return self._checked(signal, ladder, ladder.of_psnr(target.psnr), report)
+        return self._checked(signal, ladder, ladder.of_size(most), report)
 
     def decode(self, stream: Stream, progress: Progress | None = None) -> Video:
         """Return the video, whose frames are rendered as they are asked for; raises `CorruptStream`, then and now."""
@@ -97,7 +108,11 @@ class VideoInr:
 
         with _folder(settings.checkpoint, signal, plans) as folder:
             fitted = fit_groups(plans, frames_of, self.device, processes, folder, fitting)
-        return Ladder(layout, fitted, frames_of, self.device, lambda stage: report(FITTING, stage))
+
+        def size_of(payloads: Sequence[bytes]) -> int:
+            return len(packed(_stream(signal, layout, payloads), signal, settings, 0.0, self.device).data)
+
+        return Ladder(layout, fitted, frames_of, self.device, size_of, lambda stage: report(FITTING, stage))
 
     def _processes(self, settings: InrSettings, layout: Layout) -> int:
         """Return how many processes fit groups; 0 where this one does it, one group after the other."""
@@ -109,14 +124,15 @@ class VideoInr:
 
     def _checked(self, signal: Video, ladder: Ladder, payloads: Sequence[bytes], report: Progress) -> Stream:
         """Return the stream, after decoding it and comparing."""
-        stream = _stream(signal, layout, payloads)
-        report(FITTING, "decoding")
-        self.last_psnr = psnr(signal, self.decode(stream))
-        report(1.0, f"{self.last_psnr:.2f} dB")
+        stream = _stream(signal, ladder.layout, payloads)
+        report(CODED, "decoding")
+        reached = psnr(signal, self.decode(stream))
+        self.last = Measured(reached, ladder.float_psnr, ladder.parameters, ladder.fit_seconds)
+        report(1.0, f"{reached:.2f} dB")
         return stream
 
 
-def _stream(signal: Video, layout: Layout, payloads: Sequence[bytes]) -> Stream:
+def _stream(signal: Video, ladder: Ladder, payloads: Sequence[bytes]) -> Stream:
     params: dict[int, ParamValue] = {PARAM_SPEC: layout.spec.to_params()}
     if layout.exact:
         params[PARAM_EXACT] = True

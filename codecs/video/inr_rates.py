@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..errors import InvalidSettings
-from ..signals import Samples
+from ..metrics import psnr
+from ..signals import ArrayFrames, Samples, Video
 from .inr_fit import Fitted
-from .inr_frames import shown_network
-from .inr_networks import render
+from .inr_frames import Shown, shown_network
 from .inr_quantise import requantise
 from .inr_stream import Layout, Network, pack_group
 
 __all__ = ["Ladder", "elasticity_of"]
 
-TRIALS = 12  # quantisations of a search, which halve the interval in the logarithm of the elasticity
-FINEST, COARSEST = 1e-4, 30.0  # elasticities
-CLOSE = 0.005  # part of a target that a search ends within
+TRIALS = 14  # quantisations of a search, each of which halves the interval in the logarithm of the elasticity
+FINEST, COARSEST = 1e-4, 100.0  # elasticities
+CLOSE_DB, CLOSE_PART = 0.02, 0.005  # of a target, which a search ends within
 
 
 def elasticity_of(quality: int) -> float:
@@ -32,7 +31,7 @@ def elasticity_of(quality: int) -> float:
 class Ladder:
     """The networks of all groups at one rate or another.
 
-    `fitted` are the networks of each group, `frames_of(g)` its frames; `size_of` tells the size of a file with such payloads;
+    `fitted` are the networks of each group, `frames_of(g)` its frames. `size_of` tells the size of a file with such payloads.
     `tick` is called often, with what is being done, and may raise to stop.
     """
 
@@ -45,53 +44,114 @@ class Ladder:
         size_of: Callable[[Sequence[bytes]], int],
         tick: Callable[[str], None],
     ) -> None:
-        self._layout, self._fitted, self._frames_of = layout, fitted, frames_of
+        self.layout, self._fitted, self._frames_of = layout, fitted, frames_of
         self._device, self._size_of, self._tick = device, size_of, tick
+
+    @property
+    def float_psnr(self) -> float:
+        """The mean PSNR of all frames before quantisation, in dB."""
+        total = 0.0
+        for group, networks in enumerate(self._fitted):
+            left = self.layout.span(group)[1] - self.layout.span(group)[0]
+            for one in networks:
+                total += one.psnr * min(left, self.layout.spec.frames)
+                left -= self.layout.spec.frames
+        return total / self.layout.frames
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters of all networks."""
+        return sum(len(networks) * self.layout.spec_of(group).parameters for group, networks in enumerate(self._fitted))
+
+    @property
+    def fit_seconds(self) -> float:
+        """The seconds that the fits took, one after the other."""
+        return sum(one.seconds for networks in self._fitted for one in networks)
 
     def at(self, elasticity: float) -> list[bytes]:
         """Return the groups' payloads where a per cent of bits is worth so many per cent of squared error."""
-        return [pack_group(self._layout.spec_of(g), self._quantised(g, elasticity)) for g in range(self._layout.groups)]
+        payloads = []
+        for group in range(self.layout.groups):
+            networks = self._quantised(group, elasticity)
+            self._tick("coding")
+            payloads.append(pack_group(self.layout.spec_of(group), networks))
+        return payloads
 
     def of_size(self, most: int) -> list[bytes]:
         """Return the payloads of the largest file of at most so many bytes; raises `InvalidSettings` with the smallest's size."""
-        best: list[bytes] = []
-        smallest = 0
+        sizes: dict[int, list[bytes]] = {}
 
         def fits(elasticity: float) -> bool:
-            nonlocal best, smallest
             payloads = self.at(elasticity)
             size = self._size_of(payloads)
-            smallest = min(smallest or size, size)
-            if size <= most and (not best or size >= self._size_of(best)):
-                best = payloads
+            sizes[size] = payloads
             self._tick(f"coded to {size:,} bytes")
             return size <= most
 
-        if not fits(COARSEST):
+        coarse = _bisected(fits, lambda: max((s for s in sizes if s <= most), default=0) >= (1 - CLOSE_PART) * most)
+        if coarse is None:
             raise InvalidSettings(
-                f"the target of {most:,} bytes cannot be met: the smallest file has {smallest:,} bytes; "
-                "ask for fewer parameters, or for more frames that share them"
+                f"the target of {most:,} bytes cannot be met: the smallest file has {min(sizes):,} bytes; fewer parameters, "
+                "or more frames that share them, make it smaller"
             )
-        self._bisect(fits, lambda: self._size_of(best) >= (1 - CLOSE) * most)
-        return best
+        return sizes[max(size for size in sizes if size <= most)]
 
     def of_psnr(self, least: float) -> list[bytes]:
         """Return the payloads of the smallest file of at least so many dB; raises `InvalidSettings` with the best reached."""
-        best, reached = FINEST, 0.0
+        reached: dict[float, float] = {}
 
         def falls_short(elasticity: float) -> bool:
-            nonlocal best, reached
-            psnr = self._psnr(elasticity)
-            if psnr >= least and (elasticity >= best or reached == 0.0):
-                best, reached = elasticity, psnr
-            self._tick(f"quantised to {psnr:.2f} dB")
-            return psnr < least
+            reached[elasticity] = self._psnr(elasticity)
+            self._tick(f"quantised to {reached[elasticity]:.2f} dB")
+            return reached[elasticity] < least
 
-        if falls_short(FINEST):
-            highest = self._psnr(FINEST)
+        def close() -> bool:
+            return any(0 <= value - least < CLOSE_DB for value in reached.values())
+
+        _bisected(falls_short, close)
+        met = [elasticity for elasticity, value in reached.items() if value >= least]
+        if not met:
             raise InvalidSettings(
-                f"the target of {least:g} dB cannot be met: the fit reaches {highest:.2f} dB; "
-                "more seconds reach more, or more parameters"
+                f"the target of {least:g} dB cannot be met: this fit reaches {max(reached.values()):.2f} dB; "
+                "more seconds and more parameters reach more"
             )
-        self._bisect(lambda elasticity: not falls_short(elasticity), lambda: 0 <= reached - least < CLOSE)
-        return self.at(best)
+        return self.at(max(met))
+
+    def _psnr(self, elasticity: float) -> float:
+        """Return the mean PSNR of all frames as they would be decoded."""
+        layout, total = self.layout, 0.0
+        for group in range(layout.groups):
+            frames, spec = self._frames_of(group), layout.spec_of(group)
+            bit_depth = 8 * frames.dtype.itemsize
+            for number, network in enumerate(self._quantised(group, elasticity)):
+                original = frames[number * spec.frames : (number + 1) * spec.frames]
+                show = shown_network(spec, network, bit_depth, self._device, layout.exact)
+                for index, frame in enumerate(original):
+                    self._tick("measuring")
+                    total += min(psnr(Video(ArrayFrames(frame[None])), Video(ArrayFrames(show([index])))), 100.0)
+        return total / layout.frames
+
+    def _quantised(self, group: int, elasticity: float) -> list[Network]:
+        layout, spec = self.layout, self.layout.spec_of(group)
+        frames = torch.from_numpy(self._frames_of(group)).to(self._device)
+        networks = []
+        for number, one in enumerate(self._fitted[group]):
+            self._tick("quantising")
+            networks.append(requantise(one.tensors, spec.tensors(), None, elasticity))
+        return networks
+
+
+def _bisected(coarse_enough: Callable[[float], bool], close: Callable[[], bool]) -> float | None:
+    """Try elasticities until one is close, or the finest that is coarse enough is known; None where even the coarsest is not."""
+    low, high = math.log(FINEST), math.log(COARSEST)
+    if not coarse_enough(math.exp(high)):
+        return None
+    for _ in range(TRIALS):
+        if close():
+            break
+        middle = (low + high) / 2
+        if coarse_enough(math.exp(middle)):
+            high = middle
+        else:
+            low = middle
+    return math.exp(high)

@@ -43,5 +43,5 @@ def _tuples(value: object) -> object:
 
 
 def _end_with_writer() -> None:
-    sys.stdin.buffer.read(1)
+    os.read(sys.stdin.fileno(), 1)  # not through a buffer, whose lock would be missed when this process ends
     os._exit(1)
