@@ -114,7 +114,7 @@ def write(signal: Signal, format: str, quality: int | None = None) -> bytes:  # 
             return writers.npy(signal.array)
         signal = signal.strip()
     make = WRITERS.get(format)
-    if make is None:
+    if make is None or not isinstance(signal, Image):
         raise UnsupportedMedia(f"{format!r} is not a format that we write; we write {', '.join(WRITERS)}")
     return make(signal.array, DEFAULT_QUALITY.get(format) if quality is None else quality, signal.metadata)
 
