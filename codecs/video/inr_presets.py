@@ -1,0 +1,164 @@
+"""Networks by architecture and size: the widths that make a number of parameters, and the presets' sizes and schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..errors import InvalidSettings
+from .inr_spec import Spec
+
+__all__ = ["ARCHITECTURES", "PRESETS", "Preset", "hnerv_width", "spec_for"]
+
+
+class Preset(NamedTuple):
+    """A size and a schedule: parameters of a group's network, passes over its frames, frames per step, learning rate."""
+
+    parameters: int
+    epochs: int
+    batch: int
+    learning_rate: float
+
+
+PRESETS = {
+    "paper-0.35m": Preset(350_000, 300, 2, 1e-3),
+    "paper-0.75m": Preset(750_000, 300, 2, 1e-3),
+    "paper-1.5m": Preset(1_500_000, 300, 2, 1e-3),
+    "paper-3m": Preset(3_000_000, 300, 2, 1e-3),
+    "tiny": Preset(60_000, 300, 1, 5e-3),
+}
+
+# strides of five, four or three stages; a frame takes those that leave a first grid of 2 to 5 rows or columns
+LADDERS = (
+    (5, 4, 4, 2, 2),
+    (5, 4, 3, 2, 2),
+    (4, 4, 2, 2, 2),
+    (5, 4, 2, 2),
+    (4, 4, 2, 2),
+    (4, 2, 2, 2),
+    (2, 2, 2, 2),
+    (2, 2, 2),
+    (2, 2),
+)
+SHORT_SIDE = 2  # rows or columns of the first grid at least
+
+
+def spec_for(architecture: str, parameters: int, frames: int, height: int, width: int) -> Spec:
+    """Return the network of an architecture, of about so many parameters, for a group of frames of any size.
+
+    It has at least one channel a stage, so small budgets may be exceeded. Raises `InvalidSettings` for an unknown architecture.
+    """
+    if architecture not in ARCHITECTURES:
+        raise InvalidSettings(f"no architecture is called {architecture!r}; there are {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[architecture](parameters, frames, height, width)
+
+
+def hnerv_width(parameters: int, strides: tuple[int, ...], reduction: float = 1.2, embedding: int = 16) -> int:
+    """Return the width after the stem at which HNeRV's decoder has so many parameters (section 3.2 of the paper).
+
+    The count is taken as a quadratic of the width, as if no stage were at the floor of 12 channels and without biases.
+    """
+    kernels = _kernels(len(strides))
+    square = sum(reduction ** (-2 * i - 1) * (s * k) ** 2 for i, (s, k) in enumerate(zip(strides, kernels, strict=True)))
+    root = (math.sqrt(embedding**2 + 4 * square * max(parameters, 1)) - embedding) / (2 * square)
+    return max(int(root), 2)
+
+
+def _kernels(stages: int) -> tuple[int, ...]:
+    return tuple(min(1 + 2 * i, 5) for i in range(stages))
+
+
+def _widths(first: int, stages: int, reduction: float, floor: int) -> tuple[int, ...]:
+    widths = [first]
+    for _ in range(stages):
+        widths.append(max(round(widths[-1] / reduction), floor))
+    return tuple(widths)
+
+
+def _strides(height: int, width: int) -> tuple[int, ...]:
+    """Return the strides that pad a frame least; among equals those of the largest product."""
+    fitting = [s for s in LADDERS if min(height, width) > (SHORT_SIDE - 1) * math.prod(s)] or [LADDERS[-1]]
+
+    def padded(strides: tuple[int, ...]) -> float:
+        factor = math.prod(strides)
+        area = math.ceil(height / factor) * math.ceil(width / factor) * factor**2
+        return area / (height * width)
+
+    return min(fitting, key=lambda s: (round(padded(s), 1), -math.prod(s)))
+
+
+def _solved(make: Callable[[int], Spec], parameters: int) -> Spec:
+    """Return the widest of the specs `make(width)` that has at most so many parameters, or the narrowest."""
+    low, high = 1, 4096
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if make(middle).parameters <= parameters else (low, middle - 1)
+    return make(low)
+
+
+def _hnerv(parameters: int, frames: int, height: int, width: int) -> Spec:
+    strides = _strides(height, width)
+    stages = len(strides)
+
+    def make(first: int) -> Spec:
+        return Spec(
+            frames, height, width, "embedding", 16, frames, 0, _widths(first, stages, 1.2, 12), strides, _kernels(stages),
+            3, 1, "gelu", "none", "none", "tanh", 0,
+        )  # fmt: skip
+
+    base = make(1).base
+    return make(hnerv_width(parameters - 16 * frames * base[0] * base[1], strides))
+
+
+def _nerv_like(parameters: int, frames: int, height: int, width: int, residual: str, skip: str) -> Spec:
+    strides = tuple(s for s in _strides(height, width))
+
+    def make(first: int) -> Spec:
+        stages = len(strides)
+        return Spec(
+            frames, height, width, "encoding", 40, 0, 0, _widths(first, stages, 2, 12), strides, (3,) * stages,
+            3, 1, "swish", residual, skip, "tanh", 0,
+        )  # fmt: skip
+
+    return _solved(make, parameters)
+
+
+def _nerv(parameters: int, frames: int, height: int, width: int) -> Spec:
+    return _nerv_like(parameters, frames, height, width, "none", "none")
+
+
+def _nerv_plus_plus(parameters: int, frames: int, height: int, width: int) -> Spec:
+    return _nerv_like(parameters, frames, height, width, "separable", "bilinear")
+
+
+def _nirvana(parameters: int, frames: int, height: int, width: int) -> Spec:
+    def make(first: int) -> Spec:
+        return Spec(
+            frames, height, width, "coordinates", 16, 0, first, (first, first, first), (4, 2), (3, 3),
+            3, 2, "gelu", "none", "none", "tanh", 0,
+        )  # fmt: skip
+
+    return _solved(make, parameters)
+
+
+def _boost(parameters: int, frames: int, height: int, width: int) -> Spec:
+    strides = _strides(height, width)
+    stages = len(strides)
+
+    def make(first: int) -> Spec:
+        return Spec(
+            frames, height, width, "embedding", 16, frames, 0, _widths(first, stages, 1.2, 12), strides, _kernels(stages),
+            3, 1, "sine", "none", "none", "tanh", 32,
+        )  # fmt: skip
+
+    return _solved(make, parameters)
+
+
+ARCHITECTURES: dict[str, Callable[[int, int, int, int], Spec]] = {
+    "nerv": _nerv,
+    "hnerv": _hnerv,
+    "nerv++": _nerv_plus_plus,
+    "nirvana": _nirvana,
+    "boost": _boost,
+}
