@@ -1,9 +1,9 @@
 """The tensors of a fitted network as integers and steps, and those as bytes.
 
-A parameter is an integer times a step. Steps are powers of two in eighths of an octave: the tensor's, and where it pays a factor
-for each index of the first axis (output channels; frames of an embedding) and of the second (input channels; channels of an
-embedding), which is NVRC's finding (Kwan et al. 2024, section 3.3) that both axes of a layer need scales of their own. Bytes and
-integers determine each other exactly: no floating-point network is in the way (see `inr_weight_model` for the model).
+A parameter is an integer times a step. Steps are powers of two in eighths of an octave: the tensor's, and where it pays a
+factor for each index of the first axis (output channels; moments of an embedding) and of the second (input channels; channels
+of an embedding): both axes of a layer need scales of their own, as in NVRC (Kwan et al. 2024). Bytes and integers determine
+each other exactly: no floating-point network is in the way (see `inr_weight_model` for the model).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class QuantisedTensor:
 
     def steps(self) -> NDArray[np.float64]:
         """Return the steps, in a shape that broadcasts with the values."""
-        a, b, y, x = _folded(self.values.shape)
+        a, b, _, _ = _folded(self.values.shape)
         steps: NDArray[np.float64] = powers(self.exponent) * np.ones((1, 1, 1, 1))
         if self.rows is not None:
             steps = steps * powers(self.rows).reshape(a, 1, 1, 1)

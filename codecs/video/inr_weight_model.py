@@ -400,9 +400,9 @@ def code_values(
 ) -> None:
     """Code `values` (A, B, Y, X), in magnitude at most LARGEST, whose units are `rows[a] * columns[b]`.
 
-    `reference` has that shape or none; `real`, `misses` (the same shape) and `sums` (2, max(A, B, Y X)) are work, zeros at first;
-    `expected` is about the mean magnitude. When decoding, values are written, and coding stops early where the bytes have ended
-    long ago.
+    `reference` has that shape or none; `real`, `misses` (the same shape) and `sums` (2, max(A, B, Y X)) are work, zeros at
+    first; `expected` is about the mean magnitude. When decoding, values are written, and coding stops early where the bytes
+    have ended long ago.
     """
     count_a, count_b, count_y, count_x = values.shape
     _restart(model.covariance, 0.02)
