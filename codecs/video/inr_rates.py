@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from ..errors import InvalidSettings
 from ..metrics import psnr
 from ..signals import ArrayFrames, Samples, Video
 from .inr_fit import Fitted
-from .inr_frames import Shown, shown_network
-from .inr_quantise import requantise
+from .inr_frames import shown_network
+from .inr_networks import render
+from .inr_quantise import coarseness_of_slope, requantise
+from .inr_sensitivity import Sensitivity, sensitivity
 from .inr_stream import Layout, Network, pack_group
 
 __all__ = ["Ladder", "elasticity_of"]
 
+BITS_PER_PARAMETER = 4.5  # about, as networks are sized for
+HIGHEST_DB = 60.0  # that a fit's PSNR counts as, so that equal frames can be coded too
+KEPT = 16  # networks whose sensitivity is kept: some megabytes each
 TRIALS = 14  # quantisations of a search, each of which halves the interval in the logarithm of the elasticity
 FINEST, COARSEST = 1e-4, 100.0  # elasticities
 CLOSE_DB, CLOSE_PART = 0.02, 0.005  # of a target, which a search ends within
@@ -46,6 +51,7 @@ class Ladder:
     ) -> None:
         self.layout, self._fitted, self._frames_of = layout, fitted, frames_of
         self._device, self._size_of, self._tick = device, size_of, tick
+        self._sensitivity: dict[tuple[int, int], Sensitivity] = {}
 
     @property
     def float_psnr(self) -> float:
@@ -132,13 +138,32 @@ class Ladder:
         return total / layout.frames
 
     def _quantised(self, group: int, elasticity: float) -> list[Network]:
-        layout, spec = self.layout, self.layout.spec_of(group)
-        frames = torch.from_numpy(self._frames_of(group)).to(self._device)
-        networks = []
+        """Return a group's networks with the steps at which a per cent of bits is worth so many per cent of squared error."""
+        spec, networks = self.layout.spec_of(group), []
+        bits = BITS_PER_PARAMETER * spec.parameters
         for number, one in enumerate(self._fitted[group]):
             self._tick("quantising")
-            networks.append(requantise(one.tensors, spec.tensors(), None, elasticity))
+            error = 10 ** (-min(one.psnr, HIGHEST_DB) / 10)
+            coarseness = coarseness_of_slope(elasticity * error / bits)
+            arrays = {name: tensor.numpy() for name, tensor in one.tensors.items()}
+            networks.append(requantise(arrays, spec.tensors(), self._sensitivity_of(group, number), coarseness))
         return networks
+
+    def _sensitivity_of(self, group: int, number: int) -> Sensitivity:
+        """Return how a network's frames depend on its parameters; that of the last few networks is kept."""
+        if (group, number) not in self._sensitivity:
+            spec, tensors = self.layout.spec_of(group), self._fitted[group][number].tensors
+            while len(self._sensitivity) >= KEPT:
+                del self._sensitivity[next(iter(self._sensitivity))]
+
+            def ticking(placed: Mapping[str, Tensor], indices: Tensor) -> Tensor:
+                self._tick("quantising")
+                return render(spec, placed, indices)
+
+            placed = {name: tensor.to(self._device) for name, tensor in tensors.items()}
+            frames = torch.arange(spec.frames, device=self._device)
+            self._sensitivity[group, number] = sensitivity(ticking, placed, frames)
+        return self._sensitivity[group, number]
 
 
 def _bisected(coarse_enough: Callable[[float], bool], close: Callable[[], bool]) -> float | None:
