@@ -26,14 +26,13 @@ POSITIONS = 4096  # of a layer's outputs that count towards its moments, per fra
 class Sensitivity(NamedTuple):
     """The quadratic form, for the mean squared error of samples of 0..1.
 
-    `diagonal[name]` has a tensor's shape. `moments[name]`, of weights [out, in, ...] that a plain layer applies, is [n, n] where n
-    is the number of weights of an output channel: means of products of the inputs that these weights multiply. `biases[name]` is
-    the mean of these inputs, [n].
+    `diagonal[name]` has a tensor's shape. `moments[name]`, of weights [out, in, ...] that a plain layer applies, is [n + 1, n + 1]
+    where n is the number of weights of an output channel: means of products of the inputs that these weights multiply, and last
+    those with the constant 1, which the bias multiplies.
     """
 
     diagonal: dict[str, NDArray[np.float64]]
     moments: dict[str, NDArray[np.float64]]
-    means: dict[str, NDArray[np.float64]]
 
 
 def sensitivity(
@@ -52,12 +51,13 @@ def sensitivity(
             frames = render(leaves, part)
         signs = torch.randint(0, 2, frames.shape, generator=generator).to(frames.device, frames.dtype) * 2 - 1
         visible = signs * ((frames > 0) & (frames < 1))
-        gradients = torch.autograd.grad((frames * visible).sum() / (frames[0].numel() ** 0.5), [*leaves.values()], allow_unused=True)
+        shown = (frames * visible).sum() / frames[0].numel() ** 0.5
+        gradients = torch.autograd.grad(shown, [*leaves.values()], allow_unused=True)
         for name, gradient in zip(leaves, gradients, strict=True):
             if gradient is not None:
                 squares[name] += gradient.double() ** 2
     diagonal = {name: (square / len(indices)).cpu().numpy() for name, square in squares.items()}
-    return Sensitivity(diagonal, *layers.moments())
+    return Sensitivity(diagonal, layers.moments())
 
 
 class _Layers(TorchFunctionMode):
@@ -66,7 +66,7 @@ class _Layers(TorchFunctionMode):
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         self._names = {id(tensor): name for name, tensor in tensors.items()}
-        self._sums: dict[str, tuple[Tensor, Tensor, int]] = {}
+        self._sums: dict[str, tuple[Tensor, int]] = {}
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = kwargs or {}
@@ -77,19 +77,17 @@ class _Layers(TorchFunctionMode):
 
     def _watch(self, name: str, inputs: Tensor, weight: Tensor, padding: int) -> None:
         if weight.ndim == 4:
-            columns = F.unfold(inputs, weight.shape[2:], padding=padding).transpose(1, 2).flatten(0, 1)  # [positions, n]
+            stride = max(round((inputs.shape[2] * inputs.shape[3] / POSITIONS) ** 0.5), 1)
+            unfolded = F.unfold(inputs, (weight.shape[2], weight.shape[3]), padding=padding, stride=stride)
+            columns = unfolded.transpose(1, 2).flatten(0, 1)  # [positions, n]
         else:
             columns = inputs.reshape(-1, weight.shape[1])
-        step = max(columns.shape[0] // POSITIONS, 1)
-        columns = columns[step // 2 :: step].float()
-        products, sums = (columns.T @ columns).double(), columns.sum(0).double()
+        columns = torch.cat([columns, columns.new_ones(columns.shape[0], 1)], 1).float()
+        products, count = (columns.T @ columns).double(), columns.shape[0]
         if name in self._sums:
-            before = self._sums[name]
-            products, sums = products + before[0], sums + before[1]
-        count = columns.shape[0] + (self._sums[name][2] if name in self._sums else 0)
-        self._sums[name] = products, sums, count
+            products, count = products + self._sums[name][0], count + self._sums[name][1]
+        self._sums[name] = products, count
 
-    def moments(self) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
-        """Return means of products and of inputs."""
-        products = {name: (product / count).cpu().numpy() for name, (product, _, count) in self._sums.items()}
-        return products, {name: (total / count).cpu().numpy() for name, (_, total, count) in self._sums.items()}
+    def moments(self) -> dict[str, NDArray[np.float64]]:
+        """Return the means of products."""
+        return {name: (product / count).cpu().numpy() for name, (product, count) in self._sums.items()}
