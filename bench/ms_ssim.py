@@ -1,4 +1,4 @@
-"""Multi-scale structural similarity of videos (Wang, Simoncelli and Bovik 2003), on RGB as the papers on video networks give it."""
+"""Multi-scale structural similarity of videos (Wang, Simoncelli and Bovik 2003) on RGB, as papers on video networks give it."""
 
 from __future__ import annotations
 

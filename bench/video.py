@@ -3,9 +3,9 @@
     python -m laconic.bench.video --clip bunny --clips FOLDER --preset tiny --size 160x320 -o OUT [--docs docs/benchmarks.md]
 
 fits the preset's networks, writes `NAME-qQ.lcn` for several qualities from the one fit, decodes each in a new process from its
-bytes alone, and writes `NAME.json`, `table.md` and `rd.svg` into OUT, the table of everything measured there. Fits are kept in
-`OUT/fit`: an interrupted run continues, to within ten seconds, and a second run only codes and measures. The conventional codecs
-are charged for their own streams, ours for the whole .lcn file.
+bytes alone, and writes `NAME.json`, `table.md` and plots into OUT, the table of everything measured there. Fits are kept in
+`OUT/fit`: an interrupted run continues, to within ten seconds, and a second run only codes and measures. The conventional
+codecs are charged for their own streams, ours for the whole .lcn file.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import get_args
 
 from ..codecs import compress, container
+from ..codecs import device as devices
 from ..codecs.codec import Progress
 from ..codecs.errors import InvalidSettings
 from ..codecs.metrics import psnr
@@ -61,8 +62,8 @@ def run(
 ) -> list[Measurement]:
     """Measure one preset of one architecture on the first `limit` frames of a clip, and the conventional codecs.
 
-    `size` is "HEIGHTxWIDTH"; `seconds` or `steps` replace the preset's epochs; frames are decoded on `threads` threads. Returns what
-    is in the table now. Raises `InvalidSettings`, and what codecs raise.
+    `size` is "HEIGHTxWIDTH"; `seconds` or `steps` replace the preset's epochs; frames are decoded on `threads` threads. Returns
+    what is in the table now. Raises `InvalidSettings`, and what codecs raise.
     """
     report = progress or (lambda done, stage: None)
     video = load_clip(clip, clips, None if size is None else _size(size), limit)
@@ -70,7 +71,7 @@ def run(
     name = f"{Path(clip).stem}-{video.shape[1]}x{video.shape[2]}-{video.shape[0]}"
     settings: Settings = {"preset": preset, "arch": arch, "jobs": jobs, "checkpoint": str(out / "fit")}
     settings |= {key: value for key, value in (("seconds", seconds), ("steps", steps)) if value is not None}
-    place = compress.device_of(VideoInr, device)
+    place = devices.resolve(device)
     rows = []
     for number, quality in enumerate(qualities):
 
@@ -93,9 +94,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _ours(
-    video: Video, clip: str, settings: Settings, place: str, threads: int, out: Path, progress: Progress
-) -> Measurement:
+def _ours(video: Video, clip: str, settings: Settings, place: str, threads: int, out: Path, progress: Progress) -> Measurement:
     """Encode, write the file, decode it in a new process and compare."""
     encoded = compress.encode(video, VideoInr.id, settings, device=place, progress=progress)
     codec = open_codec(VideoInr.id, place)

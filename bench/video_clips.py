@@ -44,15 +44,17 @@ def load_clip(clip: str, folder: Path, size: tuple[int, int] | None, limit: int 
 
 
 def _centre(frames: Samples, height: int, width: int) -> Samples:
+    """Return frames cropped in the centre."""
     top, left = (frames.shape[1] - height) // 2, (frames.shape[2] - width) // 2
-    return np.ascontiguousarray(frames[:, top : top + height, left : left + width])
+    return frames[:, top : top + height, left : left + width].copy()
 
 
 def _reduced(frames: Samples, factor: int) -> Samples:
+    """Return frames made smaller, each sample the mean of factor x factor."""
     if factor == 1:
         return frames
-    count, height, width, channels = frames.shape
-    out = np.empty((count, height // factor, width // factor, channels), frames.dtype)
+    _, height, width, channels = frames.shape
+    out = frames[:, ::factor, ::factor].copy()
     for number, frame in enumerate(frames):
         blocks = frame.reshape(height // factor, factor, width // factor, factor, channels)
         out[number] = np.rint(blocks.mean((1, 3)))

@@ -1,4 +1,4 @@
-"""Decode an .lcn file in a process of its own, from its bytes alone, and tell how long it took: `python -m laconic.bench.video_decode`."""
+"""Decode an .lcn file in a process of its own, from its bytes alone, and tell how long it took."""
 
 from __future__ import annotations
 

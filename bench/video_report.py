@@ -60,8 +60,8 @@ def keep(out: Path, name: str, rows: Sequence[Measurement]) -> None:
 
 
 def write_report(out: Path, docs: Path | None = None) -> list[Measurement]:
-    """Write `table.md` and a plot of every clip of what `keep` left in `out`, which is returned; with `docs`, its section too."""
-    from .plot import PlottedCurve, PlotFrame, write_plot  # matplotlib is an extra
+    """Write `table.md` and a plot of each clip from all that `keep` left in `out`, and return that; `docs` has a section for it."""
+    from .plot import PlotFrame, PlottedCurve, write_plot  # matplotlib is an extra
 
     rows = [Measurement(**row) for path in sorted(out.glob("*.json")) for row in json.loads(path.read_text(encoding="utf-8"))]
     parts = []
@@ -85,12 +85,16 @@ def write_report(out: Path, docs: Path | None = None) -> list[Measurement]:
 
 def markdown_table(clip: str, rows: Sequence[Measurement]) -> str:
     """Return the table of one clip: ours in bold, the papers' figures beside the rows that stand for them."""
-    columns = ("file", "bpp", "PSNR, dB", "MS-SSIM", "bits per parameter", "below the fit, dB", "in the paper, dB")
-    columns += ("encode, s", "decode, frames/s", "seek, s")
+    columns = [
+        "file", "bpp", "PSNR, dB", "MS-SSIM", "bits per parameter", "below the fit, dB", "in the paper, dB", "fit, core s",
+        "decode, frames/s", "seek, s",
+    ]  # fmt: skip
     lines = [f"| {' | '.join(columns)} |", "|---" + "|---:" * (len(columns) - 1) + "|"]
     for row in sorted(rows, key=lambda row: (row.codec != "video-inr", row.label, -row.bpp)):
         ours = row.parameters is not None
-        cells = [f"**{row.label}** at quality {row.settings['quality']}" if ours else f"{row.label} at {row.settings['quality']}"]
+        cells = [
+            f"**{row.label}** at quality {row.settings['quality']}" if ours else f"{row.label} at {row.settings['quality']}"
+        ]
         cells += [f"{row.bpp:.4f}", f"{row.psnr:.2f}", _shown(row.ms_ssim, 4)]
         cells.append(_shown(8 * row.bytes / row.parameters if row.parameters else None, 2))
         cells.append(_shown(None if row.float_psnr is None else row.float_psnr - row.psnr, 2))

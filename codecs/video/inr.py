@@ -65,15 +65,13 @@ class VideoInr:
         self.last: Measured | None = None
 
     def encode(self, signal: Video, settings: InrSettings, progress: Progress | None = None) -> Stream:
-        """Fit and code; raises `InvalidSettings` for an exact profile that the architecture has not, and what `progress` raises."""
+        """Fit and code; raises `InvalidSettings` for an exact profile that the architecture lacks, what `progress` raises."""
         report = progress or (lambda done, stage: None)
         layout = layout_for(settings, signal.shape)
         ladder = self._ladder(signal, settings, layout, report)
         return self._checked(signal, ladder, ladder.at(elasticity_of(settings.quality)), report)
 
-    def encode_to(
-        self, signal: Video, settings: InrSettings, target: Target, progress: Progress | None = None
-    ) -> Stream:
+    def encode_to(self, signal: Video, settings: InrSettings, target: Target, progress: Progress | None = None) -> Stream:
         """Fit once, for a size with a network of about that size, then quantise as coarsely as the target allows.
 
         Raises `InvalidSettings` that tells the best reached.
@@ -132,7 +130,7 @@ class VideoInr:
         return stream
 
 
-def _stream(signal: Video, ladder: Ladder, payloads: Sequence[bytes]) -> Stream:
+def _stream(signal: Video, layout: Layout, payloads: Sequence[bytes]) -> Stream:
     params: dict[int, ParamValue] = {PARAM_SPEC: layout.spec.to_params()}
     if layout.exact:
         params[PARAM_EXACT] = True

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +24,19 @@ from ..codec import Progress
 from ..errors import LaconicError
 from ..saving import replace_file
 from ..signals import Samples
-from .inr_fit import Budget, Fitted, fit
-from .inr_quantise import Quantiser
+from .inr_fit import Budget, Fitted, fit, psnr_of
+from .inr_networks import render
+from .inr_quantise import coarseness_of_slope
+from .inr_rates import slope_of
+from .inr_sensitivity import sensitivity
 from .inr_spec import Spec
+from .inr_training import Quantiser
 
 __all__ = ["GroupPlan", "fit_group", "fit_groups"]
 
 POLL_S = 0.1  # between two looks at the processes, each of which may cancel
 PROGRAM = "from laconic.codecs.video.inr_worker import main; main()"
+RATE_ELASTICITY = 0.3  # per cent of squared error that a per cent of bits is worth while fitting
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "NUMBA_NUM_THREADS": "1"}
 
 
@@ -38,8 +44,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "NUMBA_NUM_T
 class GroupPlan:
     """What decides the outcome of one group's fit, beside its frames.
 
-    `specs` are the parameters (`Spec.to_params`) of the networks that share the group's frames in order; all but the first start
-    from the first. The budget of each is `steps` or, where that is 0, `seconds`, in the order of `specs`.
+    `specs` are the parameters (`Spec.to_params`) of the networks that share the group's frames in order; all but the first
+    start from the first. The budget of each is `steps` or, where that is 0, `seconds`, in the order of `specs`.
     """
 
     specs: tuple[tuple[int, ...], ...]
@@ -49,7 +55,6 @@ class GroupPlan:
     batch: int
     learning_rate: float
     loss: str
-    rate_weight: float
 
     @property
     def frames(self) -> tuple[int, ...]:
@@ -60,7 +65,7 @@ class GroupPlan:
 def fit_group(
     plan: GroupPlan, frames: Samples, device: str, folder: Path, name: str, progress: Progress | None = None
 ) -> list[Fitted]:
-    """Fit the networks of a group to its frames [T, H, W, 3]; those that `folder` holds under `name` already are taken as they are.
+    """Fit the networks of a group to its frames [T, H, W, 3]; those that `folder` holds under `name` already are taken.
 
     `progress` may raise to stop; the part that is done is kept in the folder, to within ten seconds.
     """
@@ -72,11 +77,13 @@ def fit_group(
         done = _load(place)
         before, part = weights[:number].sum() / weights.sum(), weights[number] / weights.sum()
         if done is None:
-            own = progress and (lambda share, stage, before=before, part=part: progress(before + part * share, stage))
+            own = None if progress is None else partial(_scaled, progress, float(before), float(part))
             checkpoint = place.with_suffix(".checkpoint")
+            network = Spec.from_params(list(spec))
+            shown = torch.from_numpy(_lengthened(frames[starts[number] : starts[number + 1]], network.frames))
             done = fit(
-                Spec.from_params(list(spec)),
-                torch.from_numpy(_lengthened(frames[starts[number] : starts[number + 1]], plan.frames[number])),
+                network,
+                shown,
                 Budget(plan.steps[number], plan.seconds[number]),
                 seed=plan.seed,
                 batch=plan.batch,
@@ -84,8 +91,8 @@ def fit_group(
                 loss=plan.loss,
                 device=device,
                 start=fitted[0].tensors if fitted else None,
-                quantiser=Quantiser,
-                rate_weight=plan.rate_weight,
+                quantiser=partial(Priced, network, shown, device),
+                rate_weight=1.0,
                 checkpoint=checkpoint,
                 progress=own,
             )
@@ -93,6 +100,30 @@ def fit_group(
             checkpoint.unlink(missing_ok=True)
         fitted.append(done)
     return fitted
+
+
+def _scaled(progress: Progress, before: float, part: float, done: float, stage: str) -> None:
+    progress(before + part * done, stage)
+
+
+class Priced:
+    """Training through rounding whose estimate of bits is in mean squared error: what they are worth where the fit stands."""
+
+    def __init__(self, spec: Spec, frames: Tensor, device: str, tensors: dict[str, Tensor]) -> None:
+        indices = torch.arange(spec.frames, device=device)
+        found = sensitivity(partial(render, spec), tensors, indices)
+        slope = slope_of(RATE_ELASTICITY, psnr_of(spec, tensors, frames, device), spec)
+        self._quantiser = Quantiser(tensors, spec.tensors(), found, coarseness_of_slope(slope))
+        self._worth = slope * 3 * spec.frames * spec.height * spec.width  # of a bit per sample
+
+    def __call__(self, tensors: dict[str, Tensor], rate: bool) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Return the tensors rounded, and if `rate` what they cost."""
+        rounded, bits = self._quantiser(tensors, rate)
+        return rounded, None if bits is None else bits * self._worth
+
+    def parameters(self) -> Iterable[Tensor]:
+        """Return what is fitted along with the network."""
+        return self._quantiser.parameters()
 
 
 def fit_groups(
@@ -132,7 +163,7 @@ def _staged(number: int, count: int, stage: str) -> str:
 
 
 @contextlib.contextmanager
-def _one_thread(device: str):  # type: ignore[no-untyped-def]
+def _one_thread(device: str) -> Iterator[None]:
     """Run torch on one thread of the CPU: with more, sums come in another order, and a fit in another result."""
     before = torch.get_num_threads()
     if device == "cpu":
@@ -158,7 +189,7 @@ def _load(place: Path) -> Fitted | None:
     if not place.exists():
         return None
     try:
-        with safe_open(place, "pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(place, "pt") as file:
             facts = json.loads(file.metadata()["fit"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         return Fitted(tensors, float(facts["psnr"]), int(facts["steps"]), float(facts["seconds"]))
@@ -226,7 +257,7 @@ def _in_processes(
             while waiting and len(running) < processes:
                 number = waiting.pop(0)
                 frames = frames_of(number)
-                message = {"plan": asdict(plans[number]), "shape": frames.shape, "type": frames.dtype.name}
+                message: dict[str, object] = {"plan": asdict(plans[number]), "shape": frames.shape, "type": frames.dtype.name}
                 message |= {"device": device, "folder": str(folder.resolve()), "name": names[number]}
                 running.append(_Child(number, message, frames))
             time.sleep(POLL_S)

@@ -16,9 +16,10 @@ from .inr_frames import shown_network
 from .inr_networks import render
 from .inr_quantise import coarseness_of_slope, requantise
 from .inr_sensitivity import Sensitivity, sensitivity
+from .inr_spec import Spec
 from .inr_stream import Layout, Network, pack_group
 
-__all__ = ["Ladder", "elasticity_of"]
+__all__ = ["Ladder", "elasticity_of", "slope_of"]
 
 BITS_PER_PARAMETER = 4.5  # about, as networks are sized for
 HIGHEST_DB = 60.0  # that a fit's PSNR counts as, so that equal frames can be coded too
@@ -30,7 +31,12 @@ CLOSE_DB, CLOSE_PART = 0.02, 0.005  # of a target, which a search ends within
 
 def elasticity_of(quality: int) -> float:
     """Return how many per cent of squared error a per cent of bits is worth at a quality of 0..100."""
-    return 2.0 ** ((50 - quality) / 12) / 8
+    return math.exp2((50 - quality) / 12) / 8
+
+
+def slope_of(elasticity: float, psnr: float, spec: Spec) -> float:
+    """Return what a bit is worth in mean squared error where a network of so many dB takes about 4.5 bits per parameter."""
+    return elasticity * 10 ** (-min(psnr, HIGHEST_DB) / 10) / (BITS_PER_PARAMETER * spec.parameters)
 
 
 class Ladder:
@@ -84,7 +90,7 @@ class Ladder:
         return payloads
 
     def of_size(self, most: int) -> list[bytes]:
-        """Return the payloads of the largest file of at most so many bytes; raises `InvalidSettings` with the smallest's size."""
+        """Return the payloads of the largest file of at most so many bytes; raises `InvalidSettings` with the smallest size."""
         sizes: dict[int, list[bytes]] = {}
 
         def fits(elasticity: float) -> bool:
@@ -140,11 +146,9 @@ class Ladder:
     def _quantised(self, group: int, elasticity: float) -> list[Network]:
         """Return a group's networks with the steps at which a per cent of bits is worth so many per cent of squared error."""
         spec, networks = self.layout.spec_of(group), []
-        bits = BITS_PER_PARAMETER * spec.parameters
         for number, one in enumerate(self._fitted[group]):
             self._tick("quantising")
-            error = 10 ** (-min(one.psnr, HIGHEST_DB) / 10)
-            coarseness = coarseness_of_slope(elasticity * error / bits)
+            coarseness = coarseness_of_slope(slope_of(elasticity, one.psnr, spec))
             arrays = {name: tensor.numpy() for name, tensor in one.tensors.items()}
             networks.append(requantise(arrays, spec.tensors(), self._sensitivity_of(group, number), coarseness))
         return networks
@@ -167,7 +171,7 @@ class Ladder:
 
 
 def _bisected(coarse_enough: Callable[[float], bool], close: Callable[[], bool]) -> float | None:
-    """Try elasticities until one is close, or the finest that is coarse enough is known; None where even the coarsest is not."""
+    """Try elasticities until one is close or the finest that will do is known; return it, None where no one does."""
     low, high = math.log(FINEST), math.log(COARSEST)
     if not coarse_enough(math.exp(high)):
         return None

@@ -12,7 +12,6 @@ from ..errors import InvalidSettings
 from .inr_exact import why_not_exact
 from .inr_groups import GroupPlan
 from .inr_presets import PRESETS, Preset, spec_for
-from .inr_spec import Spec
 from .inr_stream import Layout
 
 __all__ = ["InrSettings", "layout_for", "plan_for"]
@@ -24,8 +23,6 @@ GROUP_FRAMES = 64
 NIRVANA_FRAMES = 6  # of each of the networks that share a group
 KEY_SHARE = 3  # of a group's budget goes to its first network, beside 1 to each that starts from it
 DEFAULT_SECONDS = 60.0
-RATE_ELASTICITY = 0.3  # per cent of squared error that a per cent of bits is worth while fitting
-EXPECTED_ERROR = 1e-3  # mean squared error of samples of 0..1, 30 dB
 
 Architecture = Literal["nerv", "hnerv", "nerv++", "nirvana", "boost"]
 PresetName = Literal["tiny", "paper-0.35m", "paper-0.75m", "paper-1.5m", "paper-3m"]
@@ -34,11 +31,17 @@ PresetName = Literal["tiny", "paper-0.35m", "paper-0.75m", "paper-1.5m", "paper-
 class InrSettings(CodecSettings):
     """Settings of `video-inr`."""
 
-    quality: int = Field(50, ge=0, le=100, description="0 (smallest file) to 100 (best picture): the networks' size and precision")
+    quality: int = Field(
+        50, ge=0, le=100, description="0 (smallest file) to 100 (best picture): the networks' size and precision"
+    )
     arch: Architecture = Field("hnerv", description="the networks' architecture")
     preset: PresetName | None = Field(None, description="a size and a number of epochs, in place of those that quality gives")
-    parameters: int | None = Field(None, ge=100, le=20_000_000, description="parameters of a group's network, in place of a preset's")
-    seconds: float | None = Field(None, gt=0, le=1e6, description="time for fitting, all groups together (60 without epochs or a preset)")
+    parameters: int | None = Field(
+        None, ge=100, le=20_000_000, description="parameters of a group's network, in place of a preset's"
+    )
+    seconds: float | None = Field(
+        None, gt=0, le=1e6, description="time for fitting, all groups together (60 without epochs or a preset)"
+    )
     epochs: int | None = Field(None, ge=1, le=10**6, description="passes over the frames instead: the same file for a seed")
     steps: int | None = Field(None, ge=1, le=10**9, description="steps of each group's fit instead: the same file for a seed")
     seed: int = Field(0, ge=0, lt=2**31, description="of the networks' first parameters and the order of frames")
@@ -47,7 +50,7 @@ class InrSettings(CodecSettings):
     jobs: int = Field(0, ge=0, le=256, description="processes that fit groups; 0: one for each processor")
     checkpoint: str | None = Field(
         None,
-        description="a folder that keeps what is fitted: the same command again goes on from there, other rates need no new fit",
+        description="a folder that keeps fits: the same command again goes on from there, and other rates need no new fit",
         json_schema_extra={"local": True},  # a path of this machine: nothing that a service may be asked for
     )
 
@@ -93,7 +96,7 @@ def plan_for(settings: InrSettings, layout: Layout, group: int, processes: int) 
     """Return how a group is fitted, `processes` groups at a time."""
     preset = PRESETS[settings.preset or "tiny"]
     spec, count = layout.spec_of(group), layout.networks(group)
-    steps, seconds = _budget(settings, preset, layout, spec, processes)
+    steps, seconds = _budget(settings, preset, layout, processes)
     shares = [float(KEY_SHARE)] + [1.0] * (count - 1) if count > 1 else [1.0]
     parts = [share / sum(shares) for share in shares]
     return GroupPlan(
@@ -104,11 +107,10 @@ def plan_for(settings: InrSettings, layout: Layout, group: int, processes: int) 
         batch=preset.batch,
         learning_rate=preset.learning_rate,
         loss="l2",
-        rate_weight=_rate_weight(spec),
     )
 
 
-def _budget(settings: InrSettings, preset: Preset, layout: Layout, spec: Spec, processes: int) -> tuple[int, float]:
+def _budget(settings: InrSettings, preset: Preset, layout: Layout, processes: int) -> tuple[int, float]:
     """Return the steps of a group, or 0 and its seconds: groups that are fitted at once share the time."""
     if settings.steps is not None:
         return settings.steps, 0.0
@@ -118,8 +120,3 @@ def _budget(settings: InrSettings, preset: Preset, layout: Layout, spec: Spec, p
         return epochs * -(-frames // preset.batch), 0.0
     turns = -(-layout.groups // processes)
     return 0, (settings.seconds or DEFAULT_SECONDS) / turns
-
-
-def _rate_weight(spec: Spec) -> float:
-    samples = 3 * spec.frames * spec.height * spec.width
-    return RATE_ELASTICITY * EXPECTED_ERROR / (BITS_PER_PARAMETER * spec.parameters / samples)

@@ -28,8 +28,8 @@ Network = dict[str, QuantisedTensor]
 class Layout:
     """Which frames are in which group, and in which of its networks.
 
-    Group g of `groups` holds the frames g T // groups up to the next group's first, and of these each network shows `spec.frames`,
-    the last one what is left. In a group of fewer frames than that its one network is made for as many.
+    Group g of `groups` holds the frames g T // groups up to the next group's first, and of these each network shows
+    `spec.frames`, the last one what is left. In a group of fewer frames than that its one network is made for as many.
     """
 
     spec: Spec
@@ -86,7 +86,7 @@ def layout_of(stream: Stream) -> Layout:
 
 
 def pack_group(spec: Spec, networks: Sequence[Network]) -> bytes:
-    """Return the payload of a group's networks, each coded with its checksum; all but the first are predicted from the first."""
+    """Return the payload of a group's networks, each coded with its checksum; the first predicts all others."""
     shapes, codes = spec.tensors(), []
     for number, network in enumerate(networks):
         reference = networks[0] if number else None

@@ -88,7 +88,10 @@ def _powers(x: Decimal) -> Iterator[Decimal]:
 def _sine() -> Iterator[Decimal]:
     """Yield sines, each from the one before it by the theorem of addition."""
     step = Decimal(1) / 2**GRID_BITS
-    turn = sum((_taylor(step, n) for n in range(1, 12, 2)), Decimal(0)), sum((_taylor(step, n) for n in range(0, 12, 2)), Decimal(0))
+    turn = (
+        sum((_taylor(step, n) for n in range(1, 12, 2)), Decimal(0)),
+        sum((_taylor(step, n) for n in range(0, 12, 2)), Decimal(0)),
+    )
     sine, cosine = Decimal(0), Decimal(1)
     for _ in range(LARGEST + 1):
         yield sine

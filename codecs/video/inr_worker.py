@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 
 from .inr_groups import GroupPlan, fit_group
 
@@ -21,7 +22,7 @@ def main() -> None:
     """Fit what standard input asks for into its folder; ends at once when standard input does, as its writer has ended then."""
     source = sys.stdin.buffer
     asked = json.loads(source.readline())
-    plan = GroupPlan(**{name: _tuples(value) for name, value in asked["plan"].items()})
+    plan = TypeAdapter(GroupPlan).validate_python(asked["plan"])
     kind = np.dtype(asked["type"])
     content = source.read(math.prod(asked["shape"]) * kind.itemsize)
     frames = np.frombuffer(bytearray(content), kind).reshape(asked["shape"])
@@ -36,10 +37,6 @@ def main() -> None:
 
 def _tell(part: float, stage: str) -> None:
     print(json.dumps({"part": part, "stage": stage}), flush=True)
-
-
-def _tuples(value: object) -> object:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _end_with_writer() -> None:
