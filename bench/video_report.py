@@ -60,7 +60,7 @@ def keep(out: Path, name: str, rows: Sequence[Measurement]) -> None:
 
 
 def write_report(out: Path, docs: Path | None = None) -> list[Measurement]:
-    """Write `table.md` and a plot of each clip from all that `keep` left in `out`, and return that; `docs` has a section for it."""
+    """Write `table.md` and a plot of each clip from all that `keep` left in `out`, which is returned; `docs` has a section."""
     from .plot import PlotFrame, PlottedCurve, write_plot  # matplotlib is an extra
 
     rows = [Measurement(**row) for path in sorted(out.glob("*.json")) for row in json.loads(path.read_text(encoding="utf-8"))]

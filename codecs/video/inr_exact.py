@@ -31,8 +31,8 @@ def why_not_exact(spec: Spec) -> str | None:
     """Return what of a network has no integer form yet, None where all has."""
     if spec.stem != "embedding" or spec.stem_times != spec.frames:
         return "a stem that is no embedding of each frame"
-    if spec.residual != "none" or spec.skip != "none":
-        return "branches beside its stages"
+    if spec.residual != "none" or spec.skip != "none" or spec.enlargement != "shuffle":
+        return "more in its stages than a convolution and a shuffle"
     if spec.time_hidden or spec.grids:
         return "stages that depend on the frame number"
     return None
