@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .checks import check_rejects
 from laconic.codecs.errors import CorruptStream
 from laconic.codecs.video.inr_parameters import (
     LARGEST,
@@ -20,6 +19,8 @@ from laconic.codecs.video.inr_parameters import (
     encode_parameters,
     powers,
 )
+
+from .checks import check_rejects
 
 GOLDEN = "ec42f38c26d86c5ce1cce010a332bfc0"
 SHAPES: Shapes = (
