@@ -75,14 +75,12 @@ def render(spec: Spec, tensors: Mapping[str, Tensor], indices: Tensor) -> Tensor
         if spec.time_hidden
         else None
     )
-    grids = {stage for stage, _, _ in spec.grids}
     for i, stride in enumerate(spec.strides):
-        if i in grids:
-            volume = _at(tensors[f"grid{i}"], moments)
-            x = x + F.pad(volume, (0, 0, 0, 0, 0, x.shape[1] - volume.shape[1]))
+        x = _with_grid(x, tensors, i, moments)
         if spec.residual == "separable":
             x = _separable(x, tensors, f"before{i}", act)
-        y = F.pixel_shuffle(_conv(x, tensors, f"stage{i}"), stride)
+        y = _conv(x, tensors, f"stage{i}")
+        y = F.pixel_shuffle(y, stride) if spec.enlargement == "shuffle" else _enlarged(y, stride)
         if spec.skip == "bilinear":
             y = y + _enlarged(_conv(x, tensors, f"skip{i}"), stride)
         if time is not None:
@@ -91,9 +89,16 @@ def render(spec: Spec, tensors: Mapping[str, Tensor], indices: Tensor) -> Tensor
             )
             y = y * (1 + scale) + shift
         x = act(y)
-        if spec.residual == "separable":
+        if spec.residual != "none":
             x = _separable(x, tensors, f"after{i}", act)
-    return _head(spec, tensors, x, indices)
+    return _head(spec, tensors, _with_grid(x, tensors, len(spec.strides), moments), indices)
+
+
+def _with_grid(x: Tensor, tensors: Mapping[str, Tensor], stage: int, moments: Tensor) -> Tensor:
+    if f"grid{stage}" not in tensors:
+        return x
+    volume = _at(tensors[f"grid{stage}"], moments)
+    return x + F.pad(volume, (0, 0, 0, 0, 0, x.shape[1] - volume.shape[1]))
 
 
 def _stem(spec: Spec, tensors: Mapping[str, Tensor], moments: Tensor, act: object) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,7 @@ KINDS = FACTOR + 2
 NO_REFERENCE = np.zeros((0, 0, 0, 0))
 
 
-def powers(exponents: NDArray[np.int64] | int) -> NDArray[np.float64]:
+def powers(exponents: NDArray[np.signedinteger[Any]] | int) -> NDArray[np.float64]:
     """Return 2**(e / 8), the same doubles on every machine."""
     e = np.asarray(exponents, np.int64)
     return np.asarray(np.ldexp(EIGHTHS[e & 7], (e >> 3).astype(np.int32)), np.float64)

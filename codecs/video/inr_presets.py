@@ -29,7 +29,7 @@ PRESETS = {
     "tiny": Preset(60_000, 300, 1, 5e-3),
 }
 
-# strides of five, four or three stages; a frame takes those that leave a first grid of 2 to 5 rows or columns
+# strides of stages; a frame takes those with which the first grid is nearest to a paper's and little is cropped
 LADDERS = (
     (5, 4, 4, 2, 2),
     (5, 4, 3, 2, 2),
@@ -37,11 +37,12 @@ LADDERS = (
     (5, 4, 2, 2),
     (4, 4, 2, 2),
     (4, 2, 2, 2),
-    (2, 2, 2, 2),
+    (4, 2, 2),
     (2, 2, 2),
     (2, 2),
 )
-SHORT_SIDE = 2  # rows or columns of the first grid at least
+EMBEDDING_AREA, ENCODING_AREA = 8, 128  # of the first grid: HNeRV has 2 x 4 for 640 x 1280, NeRV 8 x 16
+CROPPING = 2.0  # how much more a doubling of the area by what is cropped counts than one of the first grid
 
 
 def spec_for(architecture: str, parameters: int, frames: int, height: int, width: int) -> Spec:
@@ -72,20 +73,19 @@ def _kernels(stages: int) -> tuple[int, ...]:
 def _widths(first: int, stages: int, reduction: float, floor: int) -> tuple[int, ...]:
     widths = [first]
     for _ in range(stages):
-        widths.append(max(round(widths[-1] / reduction), floor))
+        widths.append(max(round(widths[-1] / reduction), min(floor, first)))
     return tuple(widths)
 
 
-def _strides(height: int, width: int) -> tuple[int, ...]:
-    """Return the strides that pad a frame least; among equals those of the largest product."""
-    fitting = [s for s in LADDERS if min(height, width) > (SHORT_SIDE - 1) * math.prod(s)] or [LADDERS[-1]]
+def _strides(height: int, width: int, wanted: int) -> tuple[int, ...]:
+    """Return the strides for a frame whose first grid should have about so many places."""
 
-    def padded(strides: tuple[int, ...]) -> float:
+    def misfit(strides: tuple[int, ...]) -> float:
         factor = math.prod(strides)
-        area = math.ceil(height / factor) * math.ceil(width / factor) * factor**2
-        return area / (height * width)
+        area = math.ceil(height / factor) * math.ceil(width / factor)
+        return abs(math.log2(area / wanted)) + CROPPING * math.log2(area * factor**2 / (height * width))
 
-    return min(fitting, key=lambda s: (round(padded(s), 1), -math.prod(s)))
+    return min(LADDERS, key=misfit)
 
 
 def _solved(make: Callable[[int], Spec], parameters: int) -> Spec:
@@ -98,7 +98,7 @@ def _solved(make: Callable[[int], Spec], parameters: int) -> Spec:
 
 
 def _hnerv(parameters: int, frames: int, height: int, width: int) -> Spec:
-    strides = _strides(height, width)
+    strides = _strides(height, width, EMBEDDING_AREA)
     stages = len(strides)
 
     def make(first: int) -> Spec:
@@ -108,11 +108,12 @@ def _hnerv(parameters: int, frames: int, height: int, width: int) -> Spec:
         )  # fmt: skip
 
     base = make(1).base
-    return make(hnerv_width(parameters - 16 * frames * base[0] * base[1], strides))
+    spec = make(hnerv_width(parameters - 16 * frames * base[0] * base[1], strides))
+    return spec if spec.parameters < 1.1 * parameters else _solved(make, parameters)
 
 
 def _nerv_like(parameters: int, frames: int, height: int, width: int, residual: str, skip: str) -> Spec:
-    strides = tuple(s for s in _strides(height, width))
+    strides = _strides(height, width, ENCODING_AREA)
 
     def make(first: int) -> Spec:
         stages = len(strides)
@@ -143,7 +144,7 @@ def _nirvana(parameters: int, frames: int, height: int, width: int) -> Spec:
 
 
 def _boost(parameters: int, frames: int, height: int, width: int) -> Spec:
-    strides = _strides(height, width)
+    strides = _strides(height, width, EMBEDDING_AREA)
     stages = len(strides)
 
     def make(first: int) -> Spec:

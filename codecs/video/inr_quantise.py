@@ -11,15 +11,16 @@ steps of whole tensors by what the frames really lose, as layers' errors do not 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .inr_parameters import LARGEST, MAX_EXPONENT, QuantisedTensor, Shapes, encode_parameters, powers
+from .inr_parameters import LARGEST, MAX_EXPONENT, QuantisedTensor, Shapes, encode_parameters
 from .inr_sensitivity import Sensitivity
 
-__all__ = ["Measure", "allocate", "coarseness_of_slope", "requantise", "requantise_to_size"]
+__all__ = ["Measure", "allocate", "coarseness_of_loss", "coarseness_of_slope", "requantise", "requantise_to_size"]
 
 Doubles = NDArray[np.float64]
 Measure = Callable[[Mapping[str, NDArray[np.float32]]], float]  # parameters to the mean squared error of samples of 0..1
@@ -27,12 +28,19 @@ Measure = Callable[[Mapping[str, NDArray[np.float32]]], float]  # parameters to 
 GRID = 2  # of the exponents of rows and columns, in eighths of an octave
 DAMPING = 0.003  # of the mean square of a layer's inputs, added to each
 LEAST = 1e-4  # of the mean sensitivity: that of rows and columns which do nothing
+COARSENESS = (-240.0, 60.0)  # least and greatest that are tried
+SMALLEST_SHARE = 0.005  # of all parameters: tensors with fewer are not allocated
 SLOPE = np.log(2.0) / 6.0  # squared error a bit is worth, in squares of the step at sensitivity 1
 
 
 def coarseness_of_slope(slope: float) -> float:
     """Return the coarseness at which a bit changes the mean squared error (of samples of 0..1) by `slope`."""
     return float(8.0 * np.log2(np.sqrt(slope / SLOPE)))
+
+
+def coarseness_of_loss(loss: float, parameters: int) -> float:
+    """Return the coarseness at which the mean squared error of a network of so many parameters grows by about `loss`."""
+    return float(8.0 * np.log2(np.sqrt(12.0 * loss / parameters)))
 
 
 class _Plan(NamedTuple):
@@ -51,12 +59,13 @@ def requantise(
     sensitivity: Sensitivity,
     coarseness: float,
     offsets: Mapping[str, int] | None = None,
-    thrift: float = 1.0,
+    thrift: float = 0.0,
 ) -> dict[str, QuantisedTensor]:
     """Quantise float32 tensors with steps 2**(coarseness / 8) / sqrt(sensitivity).
 
-    `offsets` are added to the exponents of whole tensors (see `allocate`). `thrift` is how much rounding minds the bits: 0 not at
-    all, 1 as much as the steps do.
+    `offsets` are added to the exponents of whole tensors (see `allocate`). `thrift` is how much rounding minds the bits: 0 not
+    at all, 1 as much as the steps do. Errors towards zero add up over layers: at rates worth having thrift costs more than it
+    saves.
     """
     quantised: dict[str, QuantisedTensor] = {}
     biases: dict[str, Doubles] = {}
@@ -73,6 +82,72 @@ def requantise(
             biases[bias] = np.asarray(tensors[bias], np.float64) + errors
         quantised[name] = QuantisedTensor(values.reshape(shape), plan.tensor, plan.rows, plan.columns)
     return quantised
+
+
+def requantise_to_size(
+    tensors: Mapping[str, NDArray[np.float32]],
+    shapes: Shapes,
+    sensitivity: Sensitivity,
+    size: int,
+    offsets: Mapping[str, int] | None = None,
+    reference: Mapping[str, QuantisedTensor] | None = None,
+) -> tuple[dict[str, QuantisedTensor], bytes, float]:
+    """Quantise to at most `size` bytes, and about as many: the integers, their bytes and the coarseness.
+
+    Where not even the coarsest quantisation tried is small enough, that is returned.
+    """
+    count = sum(prod(shape) for _, shape, _ in shapes)
+    coarseness, fine, coarse = coarseness_of_loss(1e-5, count), COARSENESS[0], COARSENESS[1]
+    best = None
+    for _ in range(12):
+        quantised = requantise(tensors, shapes, sensitivity, coarseness, offsets)
+        coded = encode_parameters(shapes, quantised, reference)
+        if len(coded) <= size:
+            coarse = coarseness
+            if best is None or len(coded) > len(best[1]):
+                best = quantised, coded, coarseness
+        else:
+            fine = coarseness
+        if (best is not None and len(best[1]) >= 0.995 * size) or coarse - fine < 0.02:
+            break
+        # a bit per parameter is an octave of the step
+        guess = coarseness + 8.0 * (8.0 * (len(coded) - 0.997 * size) / count)
+        coarseness = guess if fine < guess < coarse else (fine + coarse) / 2
+    return best or (quantised, coded, coarseness)
+
+
+def allocate(
+    tensors: Mapping[str, NDArray[np.float32]],
+    shapes: Shapes,
+    sensitivity: Sensitivity,
+    measure: Measure,
+    coarseness: float,
+    passes: int = 2,
+) -> dict[str, int]:
+    """Return the offsets of the exponents of tensors at which error and bits are cheapest together.
+
+    A tensor's steps are made finer and coarser by half an octave while all others are as quantised, and what is best at the
+    slope of the coarseness stays: the points of the tensor's convex hull of rate and distortion, found where the other tensors'
+    errors are there too (Xu et al. 2023 allocate pruning so). Tensors of few parameters are left alone.
+    """
+    slope, count = SLOPE * 2.0 ** (coarseness / 4.0), sum(prod(shape) for _, shape, _ in shapes)
+    offsets: dict[str, int] = {}
+    quantised = requantise(tensors, shapes, sensitivity, coarseness)
+    for _ in range(passes):
+        for i, (name, shape, _role) in enumerate(shapes):
+            if prod(shape) < SMALLEST_SHARE * count:
+                continue
+            layer = shapes[i : i + 1 + (_bias_of(name, shapes) is not None)]
+            tried = {}
+            for offset in (0, -4, 4):
+                shifted = {**offsets, name: offsets.get(name, 0) + offset}
+                part = requantise(tensors, layer, sensitivity, coarseness, shifted) if offset else {}
+                whole = {**quantised, **part}
+                bits = 8 * len(encode_parameters(layer, {n: whole[n] for n, _, _ in layer}))
+                error = measure({n: tensor.dequantised() for n, tensor in whole.items()})
+                tried[offset] = error + slope * bits, shifted, whole
+            _, offsets, quantised = min(tried.values(), key=lambda choice: choice[0])
+    return {name: offset for name, offset in offsets.items() if offset}
 
 
 def _bias_of(name: str, shapes: Shapes) -> str | None:
@@ -103,12 +178,8 @@ def _plan(floats: Doubles, diagonal: Doubles, moments: Doubles | None, shift: fl
         columns = (weight / rows[:, None]).reshape(len(weight), inner, -1).mean((0, 2))
     row_exponents, column_exponents = shift - 4.0 * np.log2(_raised(rows)), -4.0 * np.log2(_raised(columns))
     middle = float(np.median(column_exponents))
-    tensor, row_factors = _factors(row_exponents + middle, len(flat))
-    _, column_factors = _factors(column_exponents - middle, inner)
-    if column_factors is not None:
-        column_factors += _  # the median is not exactly 0 where the number of columns is even
-    relative = np.abs(floats).max() / powers(tensor)
-    tensor += max(int(np.ceil(8.0 * np.log2(max(relative, 1e-30) / LARGEST))) + 64, 0)
+    tensor, row_factors = _factors(row_exponents + middle, len(flat) * inner)
+    column_factors = _relative(column_exponents - middle)
     return _Plan(tensor, row_factors, column_factors, weight, feedback)
 
 
@@ -118,13 +189,15 @@ def _raised(sensitivity: Doubles) -> Doubles:
 
 
 def _factors(exponents: Doubles, count: int) -> tuple[int, NDArray[np.int32] | None]:
-    """Return an exponent for all and those relative to it, on a coarser grid; None where they would be all the same."""
-    if count < 2:
-        return int(np.clip(np.round(exponents.mean()), -MAX_EXPONENT, MAX_EXPONENT)), None
+    """Return an exponent for all, and those relative to it."""
+    tensor = int(np.clip(np.round(np.median(exponents)), -MAX_EXPONENT, MAX_EXPONENT))
+    return tensor, _relative(exponents - tensor) if count > 1 else None
+
+
+def _relative(exponents: Doubles) -> NDArray[np.int32] | None:
+    """Return exponents on a coarser grid, None where all are 0."""
     rounded = np.clip(GRID * np.round(exponents / GRID), -MAX_EXPONENT, MAX_EXPONENT).astype(np.int32)
-    middle = int(np.sort(rounded)[count // 2])
-    relative = np.clip(rounded - middle, -MAX_EXPONENT, MAX_EXPONENT).astype(np.int32)
-    return middle, relative if relative.any() else None
+    return rounded if rounded.any() else None
 
 
 def _round(

@@ -1,8 +1,8 @@
 """How much a network's frames change with its parameters: what quantisation needs to know of a network.
 
-The mean squared error of the frames is near a fit's end about a quadratic form of the errors of the parameters. Its diagonal comes
-from backward passes of random signs (Hutchinson's estimator); inside a layer, errors of one output channel's weights add up as the
-second moments of the layer's inputs say (Frantar et al. 2023, "GPTQ").
+Near a fit's end the mean squared error of the frames is about a quadratic form of the errors of the parameters. Its diagonal
+comes from backward passes of random signs (Hutchinson's estimator); inside a layer, errors of one output channel's weights add
+up as the second moments of the layer's inputs say (Frantar et al. 2023, "GPTQ").
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ POSITIONS = 4096  # of a layer's outputs that count towards its moments, per fra
 class Sensitivity(NamedTuple):
     """The quadratic form, for the mean squared error of samples of 0..1.
 
-    `diagonal[name]` has a tensor's shape. `moments[name]`, of weights [out, in, ...] that a plain layer applies, is [n + 1, n + 1]
-    where n is the number of weights of an output channel: means of products of the inputs that these weights multiply, and last
-    those with the constant 1, which the bias multiplies.
+    `diagonal[name]` has a tensor's shape. `moments[name]`, of weights [out, in, ...] that a plain layer applies, is
+    [n + 1, n + 1] where n is the number of weights of an output channel: means of products of the inputs that these weights
+    multiply, and last those with the constant 1, which the bias multiplies.
     """
 
     diagonal: dict[str, NDArray[np.float64]]
@@ -46,7 +46,8 @@ def sensitivity(
     squares = {name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in leaves.items()}
     layers = _Layers(leaves)
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    for part in indices.split(batch):
+    for start in range(0, len(indices), batch):
+        part = indices[start : start + batch]
         with layers:
             frames = render(leaves, part)
         signs = torch.randint(0, 2, frames.shape, generator=generator).to(frames.device, frames.dtype) * 2 - 1

@@ -20,10 +20,18 @@ MAX_PARAMETERS = 20_000_000
 MAX_SIDE = 65_535
 STEMS = ("embedding", "encoding", "coordinates")
 ACTIVATIONS = ("gelu", "swish", "sine")
-RESIDUALS = ("none", "separable")
+RESIDUALS = ("none", "separable", "after")
 SKIPS = ("none", "bilinear")
+ENLARGEMENTS = ("shuffle", "bilinear")
 OUTPUTS = ("tanh", "linear")
-KINDS = {"stem": STEMS, "activation": ACTIVATIONS, "residual": RESIDUALS, "skip": SKIPS, "output": OUTPUTS}
+KINDS = {
+    "stem": STEMS,
+    "activation": ACTIVATIONS,
+    "residual": RESIDUALS,
+    "skip": SKIPS,
+    "enlargement": ENLARGEMENTS,
+    "output": OUTPUTS,
+}
 
 
 class TensorShape(NamedTuple):
@@ -51,11 +59,13 @@ class Spec:
     - "coordinates": sines and cosines of the position on the grid in `stem_size` frequencies, through two hidden layers of
       `stem_hidden`; the head then gives all frames of the group at once.
 
-    `widths` are the channels after the stem and after every stage, `strides` and `kernels` those of the stages. `residual`
-    "separable" puts a depthwise-separable residual block before and after every stage; `skip` "bilinear" adds an enlarged copy of
-    a stage's input. `time_hidden`, where not 0, lets the frame number scale and shift every stage's output through a hidden
-    layer of that size. `grids` are learned volumes added to the first channels of a stage's input: (stage, channels, moments).
-    `output` is how values become samples of 0..1: tanh or as they are.
+    `widths` are the channels after the stem and after every stage, `strides` and `kernels` those of the stages. `enlargement`
+    "shuffle" makes every stage's convolution give all places of the larger grid, "bilinear" interpolates them. `residual`
+    "separable" puts a depthwise-separable residual block before and after every stage, "after" only after it; `skip` "bilinear"
+    adds an enlarged copy of a stage's input. `time_hidden`, where not 0, lets the frame number scale and shift every stage's
+    output through a hidden layer of that size. `grids` are learned volumes added to the first channels of a stage's input, or
+    of the head's (number len(strides)): (stage, channels, moments), interpolated between the moments. `output` is how values
+    become samples of 0..1: tanh or as they are.
     """
 
     frames: int
@@ -76,6 +86,7 @@ class Spec:
     output: str
     time_hidden: int
     grids: tuple[tuple[int, int, int], ...] = ()
+    enlargement: str = "shuffle"
 
     @property
     def base(self) -> tuple[int, int]:
@@ -167,7 +178,7 @@ class Spec:
             and max(*self.widths, self.stem_hidden, self.time_hidden, self.stem_size) <= 4096
             and (self.stem != "embedding" or 1 <= self.stem_times <= self.frames)
             and (self.stem != "coordinates" or (self.stem_hidden >= 1 and self.time_hidden == 0 and not self.grids))
-            and all(i < stages and 1 <= c <= self.widths[i] and 1 <= t <= self.frames for i, c, t in self.grids)
+            and all(i <= stages and 1 <= c <= self.widths[i] and 1 <= t <= self.frames for i, c, t in self.grids)
             and all(a[0] < b[0] for a, b in pairwise(self.grids))
         )
         if not sound:
@@ -205,20 +216,18 @@ class Spec:
         shapes: list[TensorShape] = []
         if self.time_hidden:
             shapes += self._linear("time", self.time_hidden, 2 * TIME_FREQUENCIES)
-        grids = {stage: (channels, times) for stage, channels, times in self.grids}
+        for stage, channels, times in self.grids:
+            shapes.append(TensorShape(f"grid{stage}", (times, channels, *self.size(stage)), "embedding"))
         for i, (stride, kernel) in enumerate(zip(self.strides, self.kernels, strict=True)):
             into, out = self.widths[i], self.widths[i + 1]
-            if i in grids:
-                channels, times = grids[i]
-                shapes.append(TensorShape(f"grid{i}", (times, channels, *self.size(i)), "embedding"))
             if self.residual == "separable":
                 shapes += self._separable(f"before{i}", into)
-            shapes += self._layer(f"stage{i}", out * stride**2, into, kernel)
+            shapes += self._layer(f"stage{i}", out * stride**2 if self.enlargement == "shuffle" else out, into, kernel)
             if self.skip == "bilinear":
                 shapes += self._layer(f"skip{i}", out, into, 1)
             if self.time_hidden:
                 shapes += self._linear(f"affine{i}", 2 * out, self.time_hidden)
-            if self.residual == "separable":
+            if self.residual != "none":
                 shapes += self._separable(f"after{i}", out)
         return shapes
 
