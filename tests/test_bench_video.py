@@ -54,12 +54,10 @@ def test_a_preset_is_measured_from_a_file_that_a_new_process_decodes(clip_file: 
     assert [row.bytes for row in again] == [row.bytes for row in rows]
 
 
-@pytest.mark.parametrize("preset", ["paper-0.35m", "paper-3m"])
-def test_a_papers_preset_runs(clip_file: Path, tmp_path: Path, preset: str) -> None:
-    rows = bench.run(
-        tmp_path / "out", str(clip_file), preset=preset, steps=1, qualities=(0,), peers=False, threads=1, jobs=1, device="cpu"
-    )
-    assert rows[0].parameters == pytest.approx({"paper-0.35m": 350_000, "paper-3m": 3_000_000}[preset], rel=0.1)
+def test_a_papers_preset_runs(clip_file: Path, tmp_path: Path) -> None:
+    settings = {"preset": "paper-0.35m", "steps": 1, "qualities": (50,), "peers": False, "threads": 1, "jobs": 1, "device": "cpu"}
+    rows = bench.run(tmp_path / "out", str(clip_file), **settings)  # type: ignore[arg-type]
+    assert rows[0].parameters == pytest.approx(350_000, rel=0.1)
 
 
 def test_clips_are_cropped_in_the_centre_and_reduced(clip_file: Path, tmp_path: Path) -> None:

@@ -28,8 +28,9 @@ from ..signals import Samples, Video
 from ..targets import Target
 from .frames import GroupFrames, video_of_groups
 from .inr_frames import frames_of_group
-from .inr_groups import GroupPlan, fit_groups
-from .inr_rates import Ladder, elasticity_of
+from .inr_group import GroupPlan
+from .inr_groups import fit_groups
+from .inr_rates import Ladder, rung_of
 from .inr_settings import InrSettings, layout_for, plan_for
 from .inr_stream import PARAM_EXACT, PARAM_SPEC, Layout, layout_of
 
@@ -37,7 +38,6 @@ __all__ = ["VideoInr"]
 
 FITTING, CODED = 0.9, 0.98  # parts of an encoding's progress
 LARGE_FRAME = 2**17  # pixels from which on a step of a fit may last longer than cancelling should
-FILE_OVERHEAD = 150  # bytes of a file beside its payloads, which a network is sized without
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class VideoInr:
         report = progress or (lambda done, stage: None)
         layout = layout_for(settings, signal.shape)
         ladder = self._ladder(signal, settings, layout, report)
-        return self._checked(signal, ladder, ladder.at(elasticity_of(settings.quality)), report)
+        return self._checked(signal, ladder, ladder.at(rung_of(settings.quality)), report)
 
     def encode_to(self, signal: Video, settings: InrSettings, target: Target, progress: Progress | None = None) -> Stream:
         """Fit once, for a size with a network of about that size, then quantise as coarsely as the target allows.
@@ -78,9 +78,9 @@ class VideoInr:
         """
         report = progress or (lambda done, stage: None)
         most = target.max_bytes(signal.pixels)
-        bpp = None if most is None else 8 * max(most - FILE_OVERHEAD, 1) / signal.pixels
+        bpp = None if most is None else 8 * most / signal.pixels
         layout = layout_for(settings, signal.shape, bpp)
-        ladder = self._ladder(signal, settings, layout, report)
+        ladder = self._ladder(signal, settings, layout, report, most)
         if most is None:
             assert target.psnr is not None
             return self._checked(signal, ladder, ladder.of_psnr(target.psnr), report)
@@ -95,22 +95,24 @@ class VideoInr:
         decode = partial(frames_of_group, stream, layout, device=self.device)
         return video_of_groups(GroupFrames((frames, height, width, 3), stream.bit_depth, layout.starts, decode, stream.lost))
 
-    def _ladder(self, signal: Video, settings: InrSettings, layout: Layout, report: Progress) -> Ladder:
-        """Fit all groups, or take what the checkpoint's folder has of them."""
+    def _ladder(
+        self, signal: Video, settings: InrSettings, layout: Layout, report: Progress, most: int | None = None
+    ) -> Ladder:
+        """Fit all groups, for a file of at most `most` bytes, or take what the checkpoint's folder has of them."""
         processes = self._processes(settings, layout)
-        plans = [plan_for(settings, layout, group, max(processes, 1)) for group in range(layout.groups)]
+        plans = [plan_for(settings, layout, group, max(processes, 1), most) for group in range(layout.groups)]
         frames_of = partial(_frames_of, signal, layout)
 
         def fitting(part: float, stage: str) -> None:
             report(FITTING * part, stage)
 
         with _folder(settings.checkpoint, signal, plans) as folder:
-            fitted = fit_groups(plans, frames_of, self.device, processes, folder, fitting)
+            grown = fit_groups(plans, frames_of, self.device, processes, folder, fitting)
 
         def size_of(payloads: Sequence[bytes]) -> int:
             return len(packed(_stream(signal, layout, payloads), signal, settings, 0.0, self.device).data)
 
-        return Ladder(layout, fitted, frames_of, self.device, size_of, lambda stage: report(FITTING, stage))
+        return Ladder(layout, grown, frames_of, self.device, size_of, lambda stage: report(FITTING, stage))
 
     def _processes(self, settings: InrSettings, layout: Layout) -> int:
         """Return how many processes fit groups; 0 where this one does it, one group after the other."""

@@ -10,14 +10,14 @@ from pydantic import Field, model_validator
 from ..codec import CodecSettings
 from ..errors import InvalidSettings
 from .inr_exact import why_not_exact
-from .inr_groups import GroupPlan
+from .inr_group import BITS_PER_PARAMETER, GroupPlan
 from .inr_presets import PRESETS, Preset, spec_for
 from .inr_stream import Layout
 
 __all__ = ["InrSettings", "layout_for", "plan_for"]
 
-BITS_PER_PARAMETER = 4.5  # that networks are sized for
 MIDDLE_BPP, BPP_OCTAVE = 0.06, 15  # bits per pixel at quality 50, and how many qualities double them
+FILE_OVERHEAD, TRIMMED = 150, 1.02  # bytes of a file beside its payloads; what is trained for beside what is asked for
 FEWEST_PARAMETERS = 1_500
 GROUP_FRAMES = 64
 NIRVANA_FRAMES = 6  # of each of the networks that share a group
@@ -92,8 +92,8 @@ def _parameters(settings: InrSettings, pixels: int, bpp: float | None) -> int:
     return min(max(int(bpp * pixels / BITS_PER_PARAMETER), FEWEST_PARAMETERS), 20_000_000)
 
 
-def plan_for(settings: InrSettings, layout: Layout, group: int, processes: int) -> GroupPlan:
-    """Return how a group is fitted, `processes` groups at a time."""
+def plan_for(settings: InrSettings, layout: Layout, group: int, processes: int, most: int | None = None) -> GroupPlan:
+    """Return how a group is fitted, `processes` at a time; for a file of at most `most` bytes, if that made its networks."""
     preset = PRESETS[settings.preset or "tiny"]
     spec, count = layout.spec_of(group), layout.networks(group)
     steps, seconds = _budget(settings, preset, layout, processes)
@@ -107,7 +107,14 @@ def plan_for(settings: InrSettings, layout: Layout, group: int, processes: int) 
         batch=preset.batch,
         learning_rate=preset.learning_rate,
         loss="l2",
+        bytes=_bytes(layout, most) if most and settings.preset is None and settings.parameters is None else 0,
     )
+
+
+def _bytes(layout: Layout, most: int) -> int:
+    """Return the bytes of a network in a file of at most `most`: a little more, as it is trimmed to that at last."""
+    networks = sum(layout.networks(group) for group in range(layout.groups))
+    return max(int(TRIMMED * (most - FILE_OVERHEAD) / networks), 1)
 
 
 def _budget(settings: InrSettings, preset: Preset, layout: Layout, processes: int) -> tuple[int, float]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from .inr_groups import GroupPlan, fit_group
+from .inr_group import GroupPlan, fit_group
 
 __all__ = ["main"]
 
