@@ -55,8 +55,8 @@ def test_a_preset_is_measured_from_a_file_that_a_new_process_decodes(clip_file: 
 
 
 def test_a_papers_preset_runs(clip_file: Path, tmp_path: Path) -> None:
-    settings = {"preset": "paper-0.35m", "steps": 1, "qualities": (50,), "peers": False, "threads": 1, "jobs": 1, "device": "cpu"}
-    rows = bench.run(tmp_path / "out", str(clip_file), **settings)  # type: ignore[arg-type]
+    settings = {"preset": "paper-0.35m", "steps": 1, "qualities": (50,), "peers": False, "threads": 1, "jobs": 1}
+    rows = bench.run(tmp_path / "out", str(clip_file), device="cpu", **settings)  # type: ignore[arg-type]
     assert rows[0].parameters == pytest.approx(350_000, rel=0.1)
 
 

@@ -28,7 +28,7 @@ from laconic.codecs.video.inr_frames import shown_network
 from laconic.codecs.video.inr_presets import PRESETS, spec_for
 from laconic.codecs.video.inr_settings import InrSettings, layout_for, plan_for
 from laconic.codecs.video.inr_spec import Spec
-from laconic.codecs.video.inr_stream import PARAM_EXACT, PARAM_SPEC, Layout, layout_of, unpack_network
+from laconic.codecs.video.inr_stream import PARAM_EXACT, PARAM_SPEC, Layout, layout_of, split_group, unpack_network
 from laconic.codecs.video.inr_tables import GRID_BITS, LARGEST, activation_table, sample_table
 
 from .checks import check_deterministic, check_rejects, check_round_trip, check_salvages
@@ -204,7 +204,9 @@ def test_the_networks_of_a_group_lean_on_its_first_alone() -> None:
     stream = container.read(data)
     layout = layout_of(stream)
     assert (layout.groups, layout.networks(0), layout.spec.frames) == (1, 3, 6)
-    first, third = (unpack_network(stream.chunks[0], layout.spec, 3, number) for number in (0, 2))
+    codes = split_group(stream.chunks[0], 3)
+    first = unpack_network(codes[0], layout.spec, None)
+    third = unpack_network(codes[2], layout.spec, first)
     assert all(first[name].values.shape == third[name].values.shape for name in first)
 
 
@@ -328,7 +330,7 @@ def test_the_exact_profile_gives_the_same_frames_in_every_way_of_running(kept: d
     assert stream.params[PARAM_EXACT] is True
     assert abs(psnr(CLIP, decoded(encoded.data)) - psnr(CLIP, decoded(data))) < 0.2  # as good as the floating-point frames
     layout, before, found = layout_of(stream), torch.get_num_threads(), []
-    network = unpack_network(stream.chunks[0], layout.spec, 1, 0)
+    network = unpack_network(split_group(stream.chunks[0], 1)[0], layout.spec, None)
     try:
         for threads, batch in ((1, 1), (2, 4), (1, 4), (2, 1)):
             torch.set_num_threads(threads)

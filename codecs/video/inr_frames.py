@@ -14,7 +14,7 @@ from ..signals import Samples
 from .inr_exact import ExactNetwork
 from .inr_networks import render
 from .inr_spec import Spec
-from .inr_stream import Layout, Network, unpack_network
+from .inr_stream import Layout, Network, split_group, unpack_network
 
 __all__ = ["Shown", "frames_of_group", "shown_network"]
 
@@ -58,8 +58,10 @@ class _Frames(Sequence[Samples]):
     """The frames of a group: networks are decoded, and frames rendered, a few at a time."""
 
     def __init__(self, stream: Stream, layout: Layout, group: int, device: str) -> None:
-        self._payload, self._bit_depth, self._device = stream.chunks[group], stream.bit_depth, device
-        self._spec, self._count, self._exact = layout.spec_of(group), layout.networks(group), layout.exact
+        self._bit_depth, self._device = stream.bit_depth, device
+        self._spec, self._exact = layout.spec_of(group), layout.exact
+        self._codes = split_group(stream.chunks[group], layout.networks(group))
+        self._first: Network | None = None
         start, stop = layout.span(group)
         self._length = stop - start
         self._at_once = max(1, PIXELS_AT_ONCE[device] // (self._spec.height * self._spec.width))
@@ -87,7 +89,9 @@ class _Frames(Sequence[Samples]):
 
     def _shown(self, owner: int) -> Shown:
         if self._network is None or self._network[0] != owner:
-            network = unpack_network(self._payload, self._spec, self._count, owner)
+            if self._first is None:
+                self._first = unpack_network(self._codes[0], self._spec, None)
+            network = unpack_network(self._codes[owner], self._spec, self._first) if owner else self._first
             self._network = owner, shown_network(self._spec, network, self._bit_depth, self._device, self._exact)
         return self._network[1]
 

@@ -12,7 +12,7 @@ from ..errors import InvalidSettings
 from .inr_exact import why_not_exact
 from .inr_group import BITS_PER_PARAMETER, GroupPlan
 from .inr_presets import PRESETS, Preset, spec_for
-from .inr_stream import Layout
+from .inr_stream import Layout, check_memory
 
 __all__ = ["InrSettings", "layout_for", "plan_for"]
 
@@ -65,7 +65,7 @@ class InrSettings(CodecSettings):
 def layout_for(settings: InrSettings, shape: tuple[int, ...], bpp: float | None = None) -> Layout:
     """Return the groups of a video of `shape` and their networks; `bpp`, where given, is what a file may take.
 
-    Raises `InvalidSettings` for an exact profile of networks that have none.
+    Raises `InvalidSettings` for an exact profile of networks that have none, `LimitExceeded` for frames too large.
     """
     frames, height, width = shape[:3]
     wanted = settings.frames or (frames if (settings.preset or "").startswith("paper") else GROUP_FRAMES)
@@ -79,6 +79,7 @@ def layout_for(settings: InrSettings, shape: tuple[int, ...], bpp: float | None 
     spec = spec_for(settings.arch, parameters, own, height, width)
     if settings.exact and (reason := why_not_exact(spec)):
         raise InvalidSettings(f"{settings.arch} has {reason}, so it has no exact profile; hnerv has one")
+    check_memory(spec)
     return Layout(spec, frames, groups, settings.exact)
 
 

@@ -10,17 +10,29 @@ import numpy as np
 
 from ...entropy.digest import symbol_digest
 from ..codec import Stream
-from ..errors import CorruptStream
+from ..errors import CorruptStream, LimitExceeded
 from .inr_exact import why_not_exact
 from .inr_parameters import QuantisedTensor, decode_parameters, encode_parameters
 from .inr_spec import Spec
 
-__all__ = ["PARAM_EXACT", "PARAM_SPEC", "Layout", "Network", "layout_of", "pack_group", "unpack_network"]
+__all__ = [
+    "PARAM_EXACT",
+    "PARAM_SPEC",
+    "Layout",
+    "Network",
+    "check_memory",
+    "layout_of",
+    "pack_group",
+    "split_group",
+    "unpack_network",
+]
 
 PARAM_SPEC, PARAM_EXACT = 16, 17  # header keys
 DIGEST_BYTES = 2
 MAX_MACS_PER_PIXEL = 2**22  # of hostile networks: more than three times the largest published
 SLACK_MACS = 2**32  # that small frames may take as well
+MAX_ACTIVATIONS = 2**29  # values of the largest layer, of 4 bytes each
+PARAMETERS_PER_BYTE, SLACK_PARAMETERS = 4096, 2**20  # of the longest payload: far more than can be coded in it
 Network = dict[str, QuantisedTensor]
 
 
@@ -80,9 +92,18 @@ def layout_of(stream: Stream) -> Layout:
         raise CorruptStream("the groups do not fit the number of frames")
     if spec.macs_per_pixel * spec.height * spec.width > MAX_MACS_PER_PIXEL * spec.height * spec.width + SLACK_MACS:
         raise CorruptStream("the network takes more work than its frames call for")
+    if spec.parameters > PARAMETERS_PER_BYTE * max(map(len, stream.chunks)) + SLACK_PARAMETERS:
+        raise CorruptStream(f"no payload is long enough for a network of {spec.parameters:,} parameters")
     if exact and (reason := why_not_exact(spec)):
         raise CorruptStream(f"the network has {reason}, which the exact profile does not")
+    check_memory(spec)
     return layout
+
+
+def check_memory(spec: Spec) -> None:
+    """Raise `LimitExceeded` where a layer of a network is too large for memory."""
+    if spec.activations > MAX_ACTIVATIONS:
+        raise LimitExceeded("the number of values of a network's layer", MAX_ACTIVATIONS, spec.activations, "another codec")
 
 
 def pack_group(spec: Spec, networks: Sequence[Network]) -> bytes:
@@ -94,15 +115,12 @@ def pack_group(spec: Spec, networks: Sequence[Network]) -> bytes:
     return b"".join(_varint(len(code)) for code in codes[:-1]) + b"".join(codes)
 
 
-def unpack_network(payload: bytes, spec: Spec, count: int, number: int) -> Network:
-    """Return network `number` of a group of `count`; raises `CorruptStream`."""
-    codes = _split(payload, count)
-    first = _decoded(codes[0], spec, None)
-    return first if number == 0 else _decoded(codes[number], spec, first)
+def unpack_network(code: bytes, spec: Spec, first: Network | None) -> Network:
+    """Return the network of one of the codes that `split_group` returns; all but the first need that, decoded.
 
-
-def _decoded(code: bytes, spec: Spec, reference: Network | None) -> Network:
-    network = decode_parameters(code[:-DIGEST_BYTES], spec.tensors(), reference)
+    Raises `CorruptStream`.
+    """
+    network = decode_parameters(code[:-DIGEST_BYTES], spec.tensors(), first)
     if _digest(spec, network) != code[-DIGEST_BYTES:]:
         raise CorruptStream("the decoded parameters do not have the checksum of their group")
     return network
@@ -118,8 +136,8 @@ def _digest(spec: Spec, network: Network) -> bytes:
     return symbol_digest(*parts)
 
 
-def _split(payload: bytes, count: int) -> list[bytes]:
-    """Return the codes of a group's networks."""
+def split_group(payload: bytes, count: int) -> list[bytes]:
+    """Return the codes of a group's networks; raises `CorruptStream`."""
     at, lengths = 0, []
     for _ in range(count - 1):
         length, shift = 0, 0

@@ -32,7 +32,7 @@ def main() -> None:
         fit_group(plan, frames, asked["device"], Path(asked["folder"]), asked["name"], _tell)
     except Exception as error:  # all of them are the other process's to report
         print(json.dumps({"error": str(error) or type(error).__name__}), flush=True)
-        raise
+        raise SystemExit(1) from error
 
 
 def _tell(part: float, stage: str) -> None:

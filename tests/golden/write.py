@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from laconic.codecs import compress, container, media
-from laconic.codecs.signals import Image, Pictures
+from laconic.codecs.signals import Image, Pictures, Video
 
 FOLDER = Path(__file__).parent
 DIGESTS = "digests.json"
 
-# Codec and settings of each stream. Pixels of lossless and conventional codecs are pinned by digest; those of
-# image-transform may differ by 1 between devices, so that a picture is kept beside the stream.
+# Codec and settings of each stream. Pixels of lossless and conventional codecs are pinned by digest; those that may differ
+# by 1 between devices are kept as a picture beside the stream, a video's frames one below the other.
 STREAMS: dict[str, tuple[str, dict[str, object]]] = {
     "image-transform-30": ("image-transform", {"quality": 30}),
     "image-transform-80": ("image-transform", {"quality": 80}),
@@ -39,14 +39,18 @@ STREAMS: dict[str, tuple[str, dict[str, object]]] = {
     "image-circuit-photos": ("image-circuit", {"lossless": True}),
     "image-circuit-digits": ("image-circuit", {"lossless": True, "model": "digits"}),
     "image-circuit-fashion": ("image-circuit", {"lossless": True, "model": "fashion"}),
+    "video-inr": ("video-inr", {"steps": 400, "parameters": 1500, "frames": 3, "jobs": 1}),
+    "video-inr-nirvana": ("video-inr", {"arch": "nirvana", "steps": 100, "parameters": 1500, "jobs": 1}),
+    "video-inr-exact": ("video-inr", {"steps": 400, "parameters": 1500, "frames": 3, "jobs": 1, "exact": True}),
 }
 
 
 SMALL = {"image-circuit-digits": "digits", "image-circuit-fashion": "clothes"}  # files of 28 x 28 pictures
 
 
-def source(name: str = "") -> Image:
-    """The picture in a stream: 64 x 96 pixels of a photograph, with some detail; small pictures for circuits of such.
+def source(name: str = "") -> Image | Video:
+    """What is in a stream: 64 x 96 pixels of a photograph, with some detail; small pictures for circuits of such; a window
+    that moves over the photograph for videos.
 
     Part of the photograph has an origin that `image-lossless` recovers; the rest is too bright for that.
     """
@@ -54,26 +58,39 @@ def source(name: str = "") -> Image:
         strip = media.read((FOLDER.parent / "media" / f"{small}.png").read_bytes())
         return Pictures(strip.array.reshape(-1, 28, 28)[:6].copy())
     photograph = media.read((FOLDER.parent / "media" / "photograph.png").read_bytes())
+    if STREAMS.get(name, ("",))[0] == "video-inr":
+        return Video.of(np.stack([photograph.array[60 + t : 84 + t, 4 * t : 32 + 4 * t] for t in range(8)]), 25)
     if name == "image-lossless-origin":
         return Image(photograph.array[32:96, :96].copy())
     pixels = photograph.array[-64:, -96:].copy()
     return Image(pixels // 128 * 128 if name == "image-lossless-flat" else pixels)
 
 
-def pixel_digest(image: Image) -> str:
+def varies(name: str) -> bool:
+    """Whether decoded pixels may differ by 1 between devices."""
+    codec, settings = STREAMS[name]
+    return codec == "image-transform" or (codec == "video-inr" and "exact" not in settings)
+
+
+def strip(signal: Image | Video) -> Image:
+    """Return a picture, or a video's frames one below the other."""
+    return signal if isinstance(signal, Image) else Image(signal.array.reshape(-1, *signal.shape[2:]))
+
+
+def pixel_digest(image: Image | Video) -> str:
     """Return the SHA-256 of the samples in row order."""
     return hashlib.sha256(np.ascontiguousarray(image.array).tobytes()).hexdigest()
 
 
 def write_stream(folder: Path, name: str) -> dict[str, object]:
-    """Write one stream, and its picture for image-transform; returns its entry of the digests."""
+    """Write one stream, and its picture where pixels vary; returns its entry of the digests."""
     codec, settings = STREAMS[name]
     data = compress.encode(source(name), codec, settings, device="cpu").data
     decoded = compress.decode(data, device="cpu")
     (folder / f"{name}.lcn").write_bytes(data)
     entry: dict[str, object] = {"file": hashlib.sha256(data).hexdigest(), "shape": list(decoded.shape)}
-    if codec == "image-transform":
-        (folder / f"{name}.png").write_bytes(media.write(decoded, "png"))
+    if varies(name):
+        (folder / f"{name}.png").write_bytes(media.write(strip(decoded), "png"))
         entry["symbols"] = container.read(data).digest.hex()
     else:
         entry["pixels"] = pixel_digest(decoded)
