@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -13,8 +14,10 @@ from .codec import ParamValue, Stream
 from .errors import CorruptStream, LimitExceeded, TruncatedStream
 from .header import Header, decode_header, encode_header
 from .limits import Limits
+from .signals import TICKS
+from .video.timing import unpack_times
 
-__all__ = ["SIGNATURE", "Chunk", "Description", "Limits", "describe", "is_laconic", "read", "write"]
+__all__ = ["SIGNATURE", "Chunk", "Description", "Limits", "describe", "is_laconic", "read", "read_header", "write"]
 
 SIGNATURE = b"\x8cLC\r\n\x1a\n\x01"
 
@@ -44,15 +47,16 @@ class Description:
     """What a file says of itself, without decoding it.
 
     `shape` is (H, W, C), of a video (T, H, W, 3) with its frames per second in `rate`, of sound (C, N) with its samples per
-    second. `weights` are the digests in hexadecimal, `digest` the symbol checksum in hexadecimal or "". `payload_bytes`
-    counts the payload chunks' payloads, `metadata` gives each kind's length in bytes, `chunks` are all chunks in file order,
-    damaged ones included.
+    second; `seconds` is how long these last. `weights` are the digests in hexadecimal, `digest` the symbol checksum in
+    hexadecimal or "". `payload_bytes` counts the payload chunks' payloads, `metadata` gives each kind's length in bytes,
+    `chunks` are all chunks in file order, damaged ones included.
     """
 
     codec: str
     version: int
     shape: tuple[int, ...]
     rate: float | None
+    seconds: float | None
     bit_depth: int
     params: Mapping[int, ParamValue]
     weights: tuple[str, ...]
@@ -61,6 +65,27 @@ class Description:
     payload_bytes: int
     metadata: Mapping[str, int]
     chunks: tuple[Chunk, ...]
+
+    @property
+    def groups(self) -> int:
+        """Number of payload chunks: groups of frames of a video, packets of sound, tiles of a picture."""
+        return sum(chunk.type == "payload" for chunk in self.chunks)
+
+    @property
+    def damaged(self) -> tuple[int, ...]:
+        """Numbers, from 0, of the groups whose checksum is wrong."""
+        payloads = [chunk for chunk in self.chunks if chunk.type == "payload"]
+        return tuple(number for number, chunk in enumerate(payloads) if not chunk.intact)
+
+    @property
+    def bpp(self) -> float:
+        """Bits of the file per pixel, of all frames, or per sample of sound."""
+        return 8 * self.file_bytes / max(1, math.prod(self.shape[:-1] if len(self.shape) > 2 else self.shape))
+
+    @property
+    def kbps(self) -> float | None:
+        """Thousands of bits of the file per second; None of what lasts no time."""
+        return 8 * self.file_bytes / 1000 / self.seconds if self.seconds else None
 
 
 @dataclass(frozen=True)
@@ -134,6 +159,19 @@ def read(data: bytes | memoryview, limits: Limits | None = None, salvage: bool =
     )
 
 
+def read_header(data: bytes | memoryview, limits: Limits | None = None) -> Header:
+    """Return a file's header; its first 128 KiB are enough. Raises as `read` does."""
+    limits = limits or Limits()
+    view = memoryview(data).cast("B")
+    _check_signature(bytes(view[: len(SIGNATURE)]))
+    first = next(_chunks(view, limits), None)
+    if first is None:
+        raise TruncatedStream("the file ends before its header")
+    if first.type != _HEADER or not first.intact:
+        raise CorruptStream("the header is damaged or missing")
+    return _checked_header(first.payload, limits)
+
+
 def describe(data: bytes | memoryview, limits: Limits | None = None) -> Description:
     """Return what a file says of itself; raises as `read` does, but reports damaged payload chunks instead of raising."""
     header, framed = _scan(data, limits or Limits())
@@ -143,6 +181,7 @@ def describe(data: bytes | memoryview, limits: Limits | None = None) -> Descript
         version=header.version,
         shape=header.shape,
         rate=float(header.video.rate) if header.video else header.audio.rate if header.audio else None,
+        seconds=_seconds(header, framed),
         bit_depth=header.bit_depth,
         params=header.params,
         weights=tuple(digest.hex() for digest in header.weights),
@@ -152,6 +191,18 @@ def describe(data: bytes | memoryview, limits: Limits | None = None) -> Descript
         metadata={name: c.length for name, c in _intact_metadata(framed).items()},
         chunks=tuple(chunks),
     )
+
+
+def _seconds(header: Header, framed: list[_Framed]) -> float | None:
+    """Return how long a video or sound lasts, as their `seconds` do; None of a picture."""
+    if header.audio:
+        return header.shape[1] / header.audio.rate
+    if header.video is None:
+        return None
+    times = _intact_metadata(framed).get("times")
+    if times is None:
+        return float(header.shape[0] / header.video.rate)
+    return float(unpack_times(times.payload, header.shape[0])[-1] / TICKS + 1 / header.video.rate)
 
 
 def _intact_metadata(framed: list[_Framed]) -> dict[str, _Framed]:
@@ -182,15 +233,8 @@ def _scan(data: bytes | memoryview, limits: Limits) -> tuple[Header, list[_Frame
     """Check signature, order, counts and caps; return the header and every chunk."""
     view = memoryview(data).cast("B")
     limits.check("max_input_bytes", len(view), "the file's length in bytes")
-    _check_signature(bytes(view[: len(SIGNATURE)]))
-    chunks = _chunks(view, limits)
-    first = next(chunks, None)
-    if first is None:
-        raise TruncatedStream("the file ends before its header")
-    if first.type != _HEADER or not first.intact:
-        raise CorruptStream("the header is damaged or missing")
-    header = _checked_header(first.payload, limits)
-    framed, tiles = [first], 0
+    header, chunks = read_header(view, limits), _chunks(view, limits)
+    framed, tiles = [next(chunks)], 0
     for chunk in chunks:
         _check_order(chunk, tiles, header.chunk_count, framed)
         tiles += chunk.type == _PAYLOAD

@@ -9,9 +9,43 @@ from pathlib import Path
 
 from .codecs.errors import InvalidSettings, LimitExceeded
 
-__all__ = ["STANDARD", "check_output", "read_input", "write_output"]
+__all__ = [
+    "DEFAULT_ENDINGS",
+    "STANDARD",
+    "check_output",
+    "format_for",
+    "output_path",
+    "place_name",
+    "read_input",
+    "write_output",
+]
 
 STANDARD = "-"
+DEFAULT_ENDINGS = {"image": ".png", "video": ".mp4"}  # of files that are written, by the kind of signal in them
+
+
+def output_path(source: str, output: str | None, ending: str, as_json: bool) -> str:
+    """Return where the result goes: by default beside the input, or to standard output if that came from standard input."""
+    if output is None:
+        output = STANDARD if source == STANDARD else str(Path(source).with_suffix("")) + ending
+    if output == STANDARD and as_json:
+        raise InvalidSettings("--json prints to standard output, where the result would go too: name a file with -o")
+    return output
+
+
+def place_name(path: str) -> str:
+    """Return what to call an output in a message."""
+    return "standard output" if path == STANDARD else path
+
+
+def format_for(path: str, kind: str) -> str:
+    """Return the name of the media format that an output's name asks for, of standard output the default of the kind of signal.
+
+    Raises `UnsupportedMedia` for one that does not hold that kind.
+    """
+    from .codecs.saving import format_of  # imports what reads pictures
+
+    return format_of(f"x{DEFAULT_ENDINGS[kind]}" if path == STANDARD else path)
 
 
 def read_input(path: str, max_bytes: int) -> bytes:
