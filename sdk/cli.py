@@ -233,7 +233,9 @@ def bulk(
     target_kbps: TargetKbps = None,
     pairs: Pairs = None,
     backwards: Annotated[bool, typer.Option("--decode", help="Decode the .lcn files of SRC.")] = False,
-    form: Annotated[str, typer.Option("--to", metavar="EXT", help="With --decode: the outputs' extension.")] = "png",
+    forms: Annotated[
+        list[str] | None, typer.Option("--to", metavar="EXT", help="With --decode: the outputs' extension; repeat.")
+    ] = None,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="PATTERN", help="Names like *.png; repeat.")] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; default one for each core.")] = None,
     device: On = Device.auto,
@@ -249,7 +251,7 @@ def bulk(
     if backwards and options != EncodeOptions():
         raise InvalidSettings("--decode takes no options of encoding: a file says itself how it was made")
     chosen = None if backwards else options
-    how: dict[str, Any] = {"form": form, "patterns": only or (), "jobs": jobs}
+    how: dict[str, Any] = {"forms": forms or (), "patterns": only or (), "jobs": jobs}
     raise typer.Exit(run_bulk(source, destination, chosen, device=device.value, force=force, as_json=as_json, **how))
 
 

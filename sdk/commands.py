@@ -107,7 +107,7 @@ def run_bulk(
     destination: str,
     options: EncodeOptions | None,
     *,
-    form: str,
+    forms: Sequence[str],
     patterns: Sequence[str],
     jobs: int | None,
     device: str,
@@ -119,7 +119,8 @@ def run_bulk(
     from .codecs.saving import format_of
     from .machine import processors
 
-    format_of(f"x.{form}")  # one that is written
+    for form in forms:
+        format_of(f"x.{form}")  # one that is written
     encoding = None if options is None else Encoding(options.codec, *settings_and_target(options))
     jobs = jobs or max(1, int(processors()[1]))
     with progress_bar() as progress:
@@ -127,7 +128,7 @@ def run_bulk(
             Path(source),
             Path(destination),
             encoding,
-            form=form,
+            forms=forms,
             patterns=patterns,
             jobs=jobs,
             device=device,

@@ -7,13 +7,14 @@ import stat
 import sys
 from pathlib import Path
 
-from .codecs.errors import InvalidSettings, LimitExceeded
+from .codecs.errors import InvalidSettings, LimitExceeded, UnsupportedMedia
 
 __all__ = [
     "DEFAULT_ENDINGS",
     "STANDARD",
     "check_output",
     "format_for",
+    "holds",
     "output_path",
     "place_name",
     "read_input",
@@ -22,6 +23,7 @@ __all__ = [
 
 STANDARD = "-"
 DEFAULT_ENDINGS = {"image": ".png", "video": ".mp4"}  # of files that are written, by the kind of signal in them
+KINDS = {"image": ("a picture", "videos"), "video": ("a video", "pictures")}
 
 
 def output_path(source: str, output: str | None, ending: str, as_json: bool) -> str:
@@ -45,7 +47,21 @@ def format_for(path: str, kind: str) -> str:
     """
     from .codecs.saving import format_of  # imports what reads pictures
 
-    return format_of(f"x{DEFAULT_ENDINGS[kind]}" if path == STANDARD else path)
+    name = f"x{DEFAULT_ENDINGS[kind]}" if path == STANDARD else path
+    form = format_of(name)
+    if not holds(name, kind):
+        what, other = KINDS[kind]
+        raise UnsupportedMedia(f"{Path(name).suffix} files hold {other}, and this is {what}; {DEFAULT_ENDINGS[kind]} would do")
+    return form
+
+
+def holds(path: str, kind: str) -> bool:
+    """Say whether the media format that a name asks for holds a kind of signal; raises `UnsupportedMedia` for none."""
+    from .codecs import media
+    from .codecs.saving import format_of
+
+    form = media.FORMATS[format_of(path)]
+    return kind in form.signals
 
 
 def read_input(path: str, max_bytes: int) -> bytes:
