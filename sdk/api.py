@@ -18,7 +18,7 @@ from .codecs.compress import Target
 from .codecs.container import Description
 from .codecs.errors import InvalidSettings, UnsupportedMedia
 from .codecs.limits import Limits
-from .codecs.signals import Image, Pictures, Signal, Video
+from .codecs.signals import Audio, Image, Pictures, Signal, Video
 from .videos import FrameRange, part_of
 
 if TYPE_CHECKING:
@@ -134,8 +134,8 @@ def read_source(source: Source, limits: Limits | None = None, rate: Fraction | f
     """Return the signal that a source of any accepted kind holds; `rate` is for frames in an array."""
     array = _array(source)
     if rate is not None and (array is None or array.ndim != 4):
-        raise InvalidSettings("`rate` is for arrays T×H×W×3: other videos have their own, and pictures none")
-    if isinstance(source, Image | Video):
+        raise InvalidSettings("`rate` is for arrays T×H×W×3: what else is a source has its own, or needs none")
+    if isinstance(source, Image | Video | Audio):
         return source
     if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
         return media.read(_file_bytes(source), limits or Limits())
@@ -146,11 +146,12 @@ def read_source(source: Source, limits: Limits | None = None, rate: Fraction | f
     raise TypeError(f"media are a path, bytes, an array, a torch tensor or a PIL image, not {type(source).__name__}")
 
 
-def media_bytes(source: Source) -> bytes:
+def media_bytes(source: Source, rate: Fraction | float | None = None) -> bytes:
     """Return the bytes of a media file that holds the source: its own for a path or bytes, else a lossless one."""
-    if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
+    if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) and rate is None:
         return _file_bytes(source)
-    return media.write(read_source(source), "png")
+    signal = read_source(source, rate=rate)
+    return media.write(signal, "png")
 
 
 def _file_bytes(source: str | os.PathLike[str] | bytes | bytearray | memoryview) -> bytes:

@@ -88,7 +88,8 @@ def bulk(
 ) -> Summary:
     """Encode the files of a folder, or decode them where `encoding` is None; `jobs` processes, each with one thread.
 
-    A file is decoded to the first of the extensions `forms` that its kind is written as, else to png or mp4. `patterns` are shell patterns of names; without any, all files but `.lcn` files are encoded, and `.lcn` files decoded.
+    A file is decoded to the first of the extensions `forms` that its kind of signal is written as, else to .png or .mp4.
+    `patterns` are shell patterns of names; without any, all files but `.lcn` files are encoded, and `.lcn` files decoded.
     Raises `InvalidSettings` and `OSError` for what concerns all files; what concerns one is in the summary.
     """
     if not source.is_dir():

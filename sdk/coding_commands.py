@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run_decode", "run_encode", "run_inspect", "run_test"]
 
-LIMITS = Limits()
+LIMITS = Limits(max_input_bytes=2**31)  # whoever types a command may have longer videos than whoever sends them
 
 
 def run_encode(source: str, output: str | None, options: EncodeOptions, device: str, force: bool, as_json: bool) -> None:

@@ -61,7 +61,7 @@ def holds(path: str, kind: str) -> bool:
     from .codecs.saving import format_of
 
     form = media.FORMATS[format_of(path)]
-    return kind in form.signals
+    return kind == form.signal or form.name == "npy"
 
 
 def read_input(path: str, max_bytes: int) -> bytes:

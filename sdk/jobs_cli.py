@@ -60,7 +60,7 @@ def submit(
     target_bytes: TargetBytes = None,
     target_kbps: TargetKbps = None,
     pairs: Pairs = None,
-    media_type: Annotated[str, typer.Option("--type", help="Media type of a decoded file.")] = "image/png",
+    media_type: Annotated[str | None, typer.Option("--type", help="Media type of a decoded file; default PNG or MP4.")] = None,
     callback: Annotated[str | None, typer.Option(help="URL that the service tells when the job is done.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the job's end.")] = False,
     as_json: Json = False,

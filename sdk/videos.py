@@ -13,7 +13,7 @@ from .codecs.signals import FrameSource, Samples, Signal, Video
 if TYPE_CHECKING:
     from .codecs.codec import Progress
 
-__all__ = ["FrameRange", "WatchedFrames", "frame_range", "part_of", "ranges_text", "watched"]
+__all__ = ["FrameRange", "WatchedFrames", "frame_range", "part_of", "ranges_text", "span_of", "watched"]
 
 FrameRange = tuple[int | None, int | None]
 
@@ -35,17 +35,21 @@ def frame_range(text: str) -> FrameRange:
         raise InvalidSettings(f"frames are given as A:B, from A to before B, not {text!r}") from error
 
 
+def span_of(frames: FrameRange, count: int) -> tuple[int, int]:
+    """Return the first frame of a range and the one after its last in a video of `count`; raises `InvalidSettings` for none."""
+    start, stop = (end if end is None else end + count * (end < 0) for end in frames)
+    start, stop = 0 if start is None else start, count if stop is None else stop
+    if not 0 <= start < stop <= count:
+        asked = ":".join("" if end is None else str(end) for end in frames)
+        raise InvalidSettings(f"there are no frames {asked} in a video of {count:,}: they count from 0")
+    return start, stop
+
+
 def part_of(signal: Signal, frames: FrameRange) -> Video:
     """Return the part of a video, read when it is asked for; raises `InvalidSettings` for frames that are not there."""
     if not isinstance(signal, Video):
-        raise InvalidSettings("frames are those of a video, and this is a picture")
-    count = signal.shape[0]
-    start, stop = (end if end is None else end + count * (end < 0) for end in frames)
-    try:
-        return signal.part(0 if start is None else start, count if stop is None else stop)
-    except ValueError as error:
-        asked = ":".join("" if end is None else str(end) for end in frames)
-        raise InvalidSettings(f"there are no frames {asked} in a video of {count:,}: they count from 0") from error
+        raise InvalidSettings("frames are parts of a video, and the file holds none")
+    return signal.view(*span_of(frames, signal.shape[0]))
 
 
 def ranges_text(ranges: Sequence[tuple[int, int]]) -> str:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import doctest
+import io
 from dataclasses import replace
 from fractions import Fraction
 from importlib import import_module
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
 import laconic
-from laconic.codecs import compress, container
+from laconic.codecs import compress, container, media
 from laconic.codecs.compress import Target
 from laconic.codecs.limits import Limits
 from laconic.codecs.signals import Video
+from laconic.received import received
 from laconic.videos import frame_range, part_of, watched
 
 from .clips import GROUP, clip, clip_array, flipbook
@@ -121,7 +124,7 @@ def test_frames_that_are_not_there(asked: Any) -> None:
 
 
 def test_pictures_have_no_frames() -> None:
-    with pytest.raises(laconic.InvalidSettings, match="this is a picture"):
+    with pytest.raises(laconic.InvalidSettings, match="the file holds none"):
         laconic.decode(laconic.encode(clip_array()[0], codec="webp"), frames=(0, 1))
 
 
@@ -131,7 +134,7 @@ def test_salvage_repeats_the_frame_before() -> None:
     expected = clip_array()
     expected[4:8] = expected[3]
     assert np.array_equal(video.array, expected)
-    part = video.part(6, 10)
+    part = video.view(6, 10)
     assert part.lost == ((0, 2),) and np.array_equal(part.array, expected[6:])
 
 
@@ -191,6 +194,76 @@ def test_parts_are_read_when_they_are_asked_for() -> None:
     assert shown.shape == (7, 24, 32, 3) and seen == []
     assert np.array_equal(np.stack(list(shown.source.read(1, 7))), clip_array()[3:9])
     assert seen[-1] == (1.0, "frame 7 of 7") and len(seen) == 6 and frames.seconds > 0
+
+
+def service(stream: bytes) -> tuple[laconic.Client, list[httpx.Request]]:
+    """A client of a service that takes anything and decodes with the library, and what the service was asked."""
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        if request.url.path == "/v1/encode":
+            return httpx.Response(200, content=stream)
+        if request.url.path == "/v1/jobs":
+            return httpx.Response(400, json={"code": "invalid-settings", "detail": "no jobs here"})
+        asked = request.url.params
+        frames = frame_range(asked["frames"]) if "frames" in asked else None
+        video = laconic.decode(request.content, frames=frames, salvage="salvage" in asked)
+        file = io.BytesIO()
+        np.save(file, video.array)
+        ranges = video.lost if isinstance(video, Video) else ()
+        headers = {"X-Laconic-Lost": ", ".join(f"{start}:{stop}" for start, stop in ranges)} if ranges else {}
+        return httpx.Response(200, content=file.getvalue(), headers=headers)
+
+    return laconic.Client("http://service", transport=httpx.MockTransport(answer)), seen
+
+
+def test_clients_get_videos_back() -> None:
+    stream = encoded(rate=5)
+    client, seen = service(stream)
+    video = client.decode(stream)
+    assert isinstance(video, Video) and video.rate == 5 and np.array_equal(video.array, clip_array())
+    part = client.decode(stream, frames=(-3, None))
+    assert np.array_equal(part.array, clip_array()[7:])
+    assert [request.headers["Accept"] for request in seen] == 2 * ["application/x-npy"]
+    assert dict(seen[0].url.params) == {} and dict(seen[1].url.params) == {"frames": "7:10"}
+    salvaged = client.decode(damaged(stream, 1), frames=(2, 10), salvage=True)
+    assert isinstance(salvaged, Video) and salvaged.lost == ((2, 6),)
+    assert dict(seen[2].url.params) == {"frames": "2:10", "salvage": "true"}
+    with pytest.raises(laconic.InvalidSettings, match="in a video of 10"):
+        client.decode(stream, frames=(4, 11))
+    with pytest.raises(laconic.InvalidSettings, match="parts of a video"):
+        client.decode(laconic.encode(clip_array()[0], codec="webp"), frames=(0, 1))
+
+
+def test_clients_do_not_take_other_videos() -> None:
+    client = laconic.Client("http://service", transport=httpx.MockTransport(lambda request: httpx.Response(200, content=b"x")))
+    with pytest.raises(laconic.ServiceError, match="does not answer as this client expects"):
+        client.decode(encoded())
+    client, _ = service(encoded())
+    with pytest.raises(laconic.ServiceError, match="came for"):
+        received(container.read(encoded(8)), None, client._connection.run(client._protocol._decoded(encoded(), "", {})))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_videos_travel_losslessly(dtype: type[np.generic]) -> None:
+    array = np.random.default_rng(3).integers(0, np.iinfo(dtype).max, (5, 17, 23, 3)).astype(dtype)
+    client, seen = service(b"a stream")
+    assert client.encode(array, codec="flipbook", rate=Fraction(30_000, 1001)) == b"a stream"
+    assert dict(seen[0].url.params) == {"codec": "flipbook"}
+    sent = media.read(seen[0].content)
+    assert isinstance(sent, Video) and sent.rate == Fraction(30_000, 1001) and sent.times is None
+    assert sent.bit_depth == array.itemsize * 8 and np.array_equal(sent.array, array)
+
+
+def test_jobs_of_videos_give_mp4() -> None:
+    stream = encoded()
+    client, seen = service(stream)
+    for body in (stream, laconic.encode(clip_array()[0], codec="webp")):
+        with pytest.raises(laconic.InvalidSettings, match="no jobs here"):
+            client.submit(body, op="decode")
+    types = [request.headers["Accept"].partition(",")[0] for request in seen]
+    assert types == ["video/mp4", "image/png"] and seen[0].content == stream
 
 
 def test_damage_below_the_checksums_is_named() -> None:
