@@ -18,6 +18,8 @@ from .codecs.compress import Target
 from .codecs.container import Description
 from .codecs.errors import InvalidSettings, UnsupportedMedia
 from .codecs.limits import Limits
+from .codecs.registry import codec_class
+from .codecs.settings import takes
 from .codecs.signals import Audio, Image, Pictures, Signal, Video
 from .videos import FrameRange, part_of
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 NEAREST_MODES = {"I;16B": "I;16", "I;16L": "I;16", "I;16N": "I;16", "La": "LA", "PA": "RGBA", "RGBa": "RGBA"}
 
-__all__ = ["decode", "encode", "inspect", "make_target", "media_bytes", "read_source"]
+__all__ = ["decode", "encode", "inspect", "make_target", "media_bytes", "read_media", "read_source"]
 
 
 def encode(
@@ -71,7 +73,9 @@ def encode(
     signal = _pictures(source, known) if codec == "image-circuit" and rate is None else None
     if known is not None and (signal is None or signal.known is None):
         raise InvalidSettings("`known` is for image-circuit and an array N×H×W of small grey pictures")
-    return compress.encode(read_source(source, rate=rate) if signal is None else signal, codec, settings, target, device).data
+    return compress.encode(
+        read_source(source, codec=codec, rate=rate) if signal is None else signal, codec, settings, target, device
+    ).data
 
 
 def decode(
@@ -130,15 +134,25 @@ def make_target(psnr: float | None, bpp: float | None, size: int | None, kbps: f
     return Target(psnr=psnr, bpp=bpp, bytes=size, kbps=kbps) if given else None
 
 
-def read_source(source: Source, limits: Limits | None = None, rate: Fraction | float | None = None) -> Signal:
-    """Return the signal that a source of any accepted kind holds; `rate` is for frames in an array."""
+def read_media(data: bytes, codec: str = compress.AUTO, limits: Limits | None = None) -> Signal:
+    """Return the signal in a media file: of an animated GIF the first picture where `codec` takes pictures only."""
+    limits = limits or Limits()
+    limits.check("max_input_bytes", len(data), "the file's length in bytes")
+    still = media.sniff(data) == "gif" and codec != compress.AUTO and not takes(codec_class(codec), "video")
+    return media.read(data, limits, "image" if still else None)
+
+
+def read_source(
+    source: Source, limits: Limits | None = None, codec: str = compress.AUTO, rate: Fraction | float | None = None
+) -> Signal:
+    """Return the signal that a source of any accepted kind holds, as `read_media`; `rate` is for frames in an array."""
     array = _array(source)
     if rate is not None and (array is None or array.ndim != 4):
         raise InvalidSettings("`rate` is for arrays T×H×W×3: what else is a source has its own, or needs none")
     if isinstance(source, Image | Video | Audio):
         return source
     if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
-        return media.read(_file_bytes(source), limits or Limits())
+        return read_media(_file_bytes(source), codec, limits)
     if array is not None:
         return _from_frames(array, 25 if rate is None else rate) if array.ndim == 4 else _from_array(array)
     if _is_pillow(source):
@@ -151,7 +165,7 @@ def media_bytes(source: Source, rate: Fraction | float | None = None) -> bytes:
     if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) and rate is None:
         return _file_bytes(source)
     signal = read_source(source, rate=rate)
-    return media.write(signal, "png")
+    return media.write(signal, "ffv1" if isinstance(signal, Video) else "png")
 
 
 def _file_bytes(source: str | os.PathLike[str] | bytes | bytearray | memoryview) -> bytes:

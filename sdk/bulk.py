@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from .codecs.errors import InvalidSettings, LaconicError
 from .codecs.limits import Limits
-from .files import DEFAULT_ENDINGS, format_for, holds, read_input, write_output
+from .files import DEFAULT_ENDINGS, format_for, holds, read_input, write_output, write_signal
 
 if TYPE_CHECKING:
     from .codecs.codec import Progress
@@ -255,19 +255,18 @@ def _start() -> None:
 
 def _code(task: _Task) -> tuple[int, int]:
     """Code one file; returns the bytes before and after."""
-    from .codecs import compress, media
+    from .api import read_media
+    from .codecs import compress
     from .codecs.container import is_laconic
     from .codecs.errors import UnsupportedMedia
 
     content = read_input(str(task.source), LIMITS.max_input_bytes)
     if task.encoding is None:
-        signal = compress.decode(content, LIMITS, task.device, whole=False)
-        result = media.write(signal, format_for(str(task.target), signal.kind))
-    else:
-        if is_laconic(content):
-            raise UnsupportedMedia("it is an .lcn file already")
-        how = task.encoding
-        signal = media.read(content, LIMITS)
-        result = compress.encode(signal, how.codec, how.settings, how.target, task.device).data
+        signal, path = compress.decode(content, LIMITS, task.device, whole=False), str(task.target)
+        return len(content), write_signal(path, signal, format_for(path, signal.kind), task.force, str(task.source))
+    if is_laconic(content):
+        raise UnsupportedMedia("it is an .lcn file already")
+    how = task.encoding
+    result = compress.encode(read_media(content, how.codec, LIMITS), how.codec, how.settings, how.target, task.device).data
     write_output(str(task.target), result, task.force, times_of=str(task.source))
     return len(content), len(result)

@@ -12,12 +12,11 @@ from .codecs import container
 from .codecs.errors import CorruptStream, LaconicError, UnsupportedMedia
 from .codecs.limits import Limits
 from .errors import exit_code
-from .files import DEFAULT_ENDINGS, check_output, format_for, output_path, place_name, read_input, write_output
+from .files import DEFAULT_ENDINGS, check_output, format_for, output_path, place_name, read_input, write_output, write_signal
 from .options import EncodeOptions, settings_and_target
 from .terminal import complain, note, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
-    from .codecs.codec import Progress
     from .codecs.compress import Encoded
     from .codecs.signals import Signal
 
@@ -28,7 +27,8 @@ LIMITS = Limits(max_input_bytes=2**31)  # whoever types a command may have longe
 
 def run_encode(source: str, output: str | None, options: EncodeOptions, device: str, force: bool, as_json: bool) -> None:
     """Compress a media file."""
-    from .codecs import compress, media
+    from .api import read_media
+    from .codecs import compress
     from .codecs.signals import Video
 
     settings, target = settings_and_target(options)
@@ -37,7 +37,7 @@ def run_encode(source: str, output: str | None, options: EncodeOptions, device: 
     content = read_input(source, LIMITS.max_input_bytes)
     if container.is_laconic(content):
         raise UnsupportedMedia(f"{source} is an .lcn file already")
-    signal = media.read(content, LIMITS)
+    signal = read_media(content, options.codec, LIMITS)
     with progress_bar() as progress:
         encoded = compress.encode(signal, options.codec, settings, target, device, progress)
     write_output(path, encoded.data, force, times_of=source)
@@ -72,7 +72,8 @@ def run_decode(
 ) -> None:
     """Restore a media file; the frames of a video are written as they are decoded."""
     from .codecs import compress
-    from .videos import frame_range, part_of
+    from .codecs.signals import Video
+    from .videos import frame_range, part_of, watched
 
     wanted = None if frames is None else frame_range(frames)
     content = read_input(source, LIMITS.max_input_bytes)
@@ -83,24 +84,14 @@ def run_decode(
     check_output(path, force)
     with progress_bar() as progress, _refused_is_corrupt():
         began = time.perf_counter()
-        signal = compress.decode(content, LIMITS, device, progress, salvage=salvage, whole=False)
+        signal = compress.decode(content, LIMITS, device, None if stream.video else progress, salvage=salvage, whole=False)
         signal = signal if wanted is None else part_of(signal, wanted)
-        seconds = time.perf_counter() - began + _write_signal(signal, path, form, force, source, progress)
+        seconds = time.perf_counter() - began
+        if isinstance(signal, Video):
+            signal, frames_decoded = watched(signal, "frame", progress)
+        write_signal(path, signal, form, force, source)
+        seconds += frames_decoded.seconds if isinstance(signal, Video) else 0.0
     _report_decoded(signal, stream.codec, seconds, path, device, as_json)
-
-
-def _write_signal(signal: Signal, path: str, form: str, force: bool, source: str, progress: Progress | None) -> float:
-    """Write a media file; returns the seconds that decoding took meanwhile."""
-    from .codecs import media
-    from .codecs.signals import Video
-    from .videos import watched
-
-    if not isinstance(signal, Video):
-        write_output(path, media.write(signal, form), force, times_of=source)
-        return 0.0
-    video, frames = watched(signal, "frame", progress)
-    write_output(path, media.write(video, form), force, times_of=source)
-    return frames.seconds
 
 
 def _report_decoded(signal: Signal, codec: str, seconds: float, path: str, device: str, as_json: bool) -> None:
