@@ -82,9 +82,10 @@ def run_decode(
     path = output_path(source, output, DEFAULT_ENDINGS[kind], as_json)
     form = format_for(path, kind)
     check_output(path, force)
-    with progress_bar() as progress, _refused_is_corrupt():
+    with progress_bar() as progress:
         began = time.perf_counter()
-        signal = compress.decode(content, LIMITS, device, None if stream.video else progress, salvage=salvage, whole=False)
+        with _refused_is_corrupt():
+            signal = compress.decode(content, LIMITS, device, None if stream.video else progress, salvage=salvage, whole=False)
         signal = signal if wanted is None else part_of(signal, wanted)
         seconds = time.perf_counter() - began
         if isinstance(signal, Video):
@@ -102,7 +103,7 @@ def _report_decoded(signal: Signal, codec: str, seconds: float, path: str, devic
 
     lost = signal.lost if isinstance(signal, Video) else ()
     if lost:
-        note(f"laconic: {ranges_text(lost)} of {signal.shape[0]:,} are lost to damage, and repeat the frame before")
+        note(f"laconic: lost to damage: {ranges_text(lost)} of {signal.shape[0]:,}; they repeat the frame before")
     if as_json:
         of_video = {"rate": float(signal.rate), "lost": lost} if isinstance(signal, Video) else {}
         used = device_of(codec_class(codec), device)
@@ -123,7 +124,7 @@ def run_inspect(source: str, as_json: bool) -> None:
     facts["shape"] = " × ".join(map(str, description.shape))
     facts["chunks"] = f"{len(description.chunks)}, {_intact_text([c for c in description.chunks if not c.intact])}"
     facts["metadata"] = {name: f"{size:,} bytes" for name, size in description.metadata.items()}
-    if description.kbps:
+    if len(description.shape) == 4:
         frames, height, width = description.shape[:3]
         facts["shape"] = f"{frames:,} frames of {width} × {height}"
         facts |= _rates(description)
@@ -169,7 +170,7 @@ def _lost_text(content: bytes, device: str) -> str:
         return ""
     if not isinstance(signal, Video) or not signal.lost:
         return ""
-    return f"; {ranges_text(signal.lost)} of {signal.shape[0]:,} are lost, `laconic decode --salvage` gives the others"
+    return f"; lost: {ranges_text(signal.lost)} of {signal.shape[0]:,}; `laconic decode --salvage` gives the others"
 
 
 @contextmanager

@@ -128,9 +128,9 @@ def test_damage_is_named_and_salvaged(folder: Path, capsys: Captured) -> None:
     capsys.readouterr()
     assert run("test", "clip.lcn") == 3
     said = capsys.readouterr().err
-    assert "group of frames 1 of 3 is damaged" in said and "frames 4 to 7 of 10 are lost" in said and "--salvage" in said
+    assert "group of frames 1 of 3 is damaged" in said and "lost: frames 4 to 7 of 10" in said and "--salvage" in said
     assert run("decode", "clip.lcn", "-o", "back.npy", "--salvage") == 0
-    assert "frames 4 to 7 of 10 are lost to damage" in capsys.readouterr().err
+    assert "lost to damage: frames 4 to 7 of 10; they repeat" in capsys.readouterr().err
     expected = clip_array(COUNT)
     expected[4:8] = expected[3]
     assert np.array_equal(frames_of("back.npy"), expected)
@@ -145,7 +145,7 @@ def test_a_truncated_file_is_salvaged(folder: Path, capsys: Captured, kept: floa
     (folder / "clip.lcn").write_bytes(content[: int(len(content) * kept)])
     assert run("test", "clip.lcn") == 3
     said = capsys.readouterr().err
-    assert "are lost" in said
+    assert "; lost: frames" in said
     found = facts(capsys, "decode", "clip.lcn", "-o", "back.npy", "--salvage")
     first, last = found["lost"][0][0], found["lost"][-1][1]
     assert last == COUNT and np.array_equal(frames_of("back.npy")[:first], clip_array(COUNT)[:first])
