@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import cast
 
 from google_crc32c import extend as crc32c_extend
 
-from .codec import ParamValue, Stream
+from .codec import Stream
+from .description import Chunk, Description
 from .errors import CorruptStream, LimitExceeded, TruncatedStream
 from .header import Header, decode_header, encode_header
 from .limits import Limits
@@ -30,62 +30,6 @@ _CHUNK_NAMES = {_HEADER: "header", _PAYLOAD: "payload", _HEADER_COPY: "header co
 _VARINT_CAP = 5
 # Of a salvage: how far behind damage the next intact chunk is looked for, and how often the file's bytes are looked at for it.
 _SEARCHED, _SEARCHES = 2**17, 8
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Where a chunk's payload lies: `offset` and `length` in bytes; `intact` says whether its checksum is right."""
-
-    type: str
-    offset: int
-    length: int
-    intact: bool
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a file says of itself, without decoding it.
-
-    `shape` is (H, W, C), of a video (T, H, W, 3) with its frames per second in `rate`, of sound (C, N) with its samples per
-    second; `seconds` is how long these last. `weights` are the digests in hexadecimal, `digest` the symbol checksum in
-    hexadecimal or "". `payload_bytes` counts the payload chunks' payloads, `metadata` gives each kind's length in bytes,
-    `chunks` are all chunks in file order, damaged ones included.
-    """
-
-    codec: str
-    version: int
-    shape: tuple[int, ...]
-    rate: float | None
-    seconds: float | None
-    bit_depth: int
-    params: Mapping[int, ParamValue]
-    weights: tuple[str, ...]
-    digest: str
-    file_bytes: int
-    payload_bytes: int
-    metadata: Mapping[str, int]
-    chunks: tuple[Chunk, ...]
-
-    @property
-    def groups(self) -> int:
-        """Number of payload chunks: groups of frames of a video, packets of sound, tiles of a picture."""
-        return sum(chunk.type == "payload" for chunk in self.chunks)
-
-    @property
-    def damaged(self) -> tuple[int, ...]:
-        """Numbers, from 0, of the groups whose checksum is wrong."""
-        payloads = [chunk for chunk in self.chunks if chunk.type == "payload"]
-        return tuple(number for number, chunk in enumerate(payloads) if not chunk.intact)
-
-    @property
-    def bpp(self) -> float:
-        """Bits of the file per pixel, of all frames, or per sample of sound."""
-        return 8 * self.file_bytes / max(1, math.prod(self.shape[:-1] if len(self.shape) > 2 else self.shape))
-
-    @property
-    def kbps(self) -> float | None:
-        """Thousands of bits of the file per second; None of what lasts no time."""
-        return 8 * self.file_bytes / 1000 / self.seconds if self.seconds else None
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .codecs.errors import InvalidSettings, LaconicError
-from .codecs.limits import Limits
-from .files import DEFAULT_ENDINGS, format_for, holds, read_input, write_output, write_signal
+from .files import DEFAULT_ENDINGS, LIMITS, format_for, holds, read_input, write_output, write_signal
 
 if TYPE_CHECKING:
     from .codecs.codec import Progress
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoding", "Failure", "Summary", "bulk", "files_in", "output_of"]
 
-LIMITS = Limits()
 ENDING = ".lcn"
 START_BYTES = 2**17  # of a file, in which its header is
 

@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING
 
 from .codecs import container
 from .codecs.errors import CorruptStream, LaconicError, UnsupportedMedia
-from .codecs.limits import Limits
 from .errors import exit_code
-from .files import DEFAULT_ENDINGS, check_output, format_for, output_path, place_name, read_input, write_output, write_signal
+from .files import (
+    DEFAULT_ENDINGS,
+    LIMITS,
+    check_output,
+    format_for,
+    output_path,
+    place_name,
+    read_input,
+    write_output,
+    write_signal,
+)
 from .options import EncodeOptions, settings_and_target
 from .terminal import complain, note, print_json, print_table, progress_bar
 
@@ -21,8 +30,6 @@ if TYPE_CHECKING:
     from .codecs.signals import Signal
 
 __all__ = ["run_decode", "run_encode", "run_inspect", "run_test"]
-
-LIMITS = Limits(max_input_bytes=2**31)  # whoever types a command may have longer videos than whoever sends them
 
 
 def run_encode(source: str, output: str | None, options: EncodeOptions, device: str, force: bool, as_json: bool) -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from .codecs.errors import InvalidSettings
-from .codecs.limits import Limits
-from .files import STANDARD, check_output, output_path, place_name, read_input, write_output
+from .files import LIMITS, STANDARD, check_output, output_path, place_name, read_input, write_output
 from .options import EncodeOptions, settings_and_target
 from .terminal import complain, note, print_json, print_table, progress_bar
 
@@ -27,7 +26,6 @@ __all__ = [
     "run_serve",
 ]
 
-LIMITS = Limits()
 SUITES = {
     "bombs": True,
     "circuits": True,

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from .codecs.errors import InvalidSettings, LimitExceeded, UnsupportedMedia
+from .codecs.limits import Limits
 
 if TYPE_CHECKING:
     from .codecs.signals import Signal
 
 __all__ = [
     "DEFAULT_ENDINGS",
+    "LIMITS",
     "STANDARD",
     "check_output",
     "format_for",
@@ -32,6 +34,7 @@ __all__ = [
 Content = bytes | Callable[[BinaryIO], None]
 
 STANDARD = "-"
+LIMITS = Limits(max_input_bytes=2**31)  # whoever types a command may have longer videos than whoever sends them
 DEFAULT_ENDINGS = {"image": ".png", "video": ".mp4"}  # of files that are written, by the kind of signal in them
 KINDS = {"image": ("a picture", "videos"), "video": ("a video", "pictures")}
 

@@ -27,19 +27,28 @@ LOST = "X-Laconic-Lost"  # the header of an answer that names lost frames: "32:6
 
 
 def contents_of(stream: bytes, salvage: bool) -> Stream | None:
-    """Return what a file holds before it is decoded; None for one that a service is to refuse in its own words."""
+    """Return what a file holds before it is decoded; None for one that a service is to refuse in its own words.
+
+    Raises `CorruptStream` for a damaged video.
+    """
     try:
         return container.read(stream, Limits(max_input_bytes=len(stream), max_pixels=2**62, max_frames=2**62), salvage)
     except LaconicError:
+        if _is_video(stream):
+            raise
         return None
 
 
 def default_type(start: bytes) -> str:
     """Return the media type that a file, of which the first 128 KiB are enough, is decoded to unless another is asked for."""
+    return "video/mp4" if _is_video(start) else "image/png"
+
+
+def _is_video(start: bytes) -> bool:
     try:
-        return "video/mp4" if container.read_header(start).video else "image/png"
+        return container.read_header(start).video is not None
     except LaconicError:
-        return "image/png"
+        return False
 
 
 def received(stream: Stream, span: tuple[int, int] | None, answer: httpx.Response) -> Video:

@@ -230,6 +230,8 @@ def test_clients_get_videos_back() -> None:
     salvaged = client.decode(damaged(stream, 1), frames=(2, 10), salvage=True)
     assert isinstance(salvaged, Video) and salvaged.lost == ((2, 6),)
     assert dict(seen[2].url.params) == {"frames": "2:10", "salvage": "true"}
+    with pytest.raises(laconic.CorruptStream, match="group of frames 1 of 3"):
+        client.decode(damaged(stream, 1))
     with pytest.raises(laconic.InvalidSettings, match="in a video of 10"):
         client.decode(stream, frames=(4, 11))
     with pytest.raises(laconic.InvalidSettings, match="parts of a video"):
