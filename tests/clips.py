@@ -39,7 +39,7 @@ def clip(frames: int = 10, rate: Fraction | float = 25) -> Video:
 class FlipbookSettings(CodecSettings):
     """Of `Flipbook`."""
 
-    quality: int = Field(default=100, ge=0, le=100)
+    quality: float = Field(default=100, ge=0, le=100)
 
 
 class Flipbook:
@@ -56,7 +56,7 @@ class Flipbook:
     def encode(self, signal: Signal, settings: FlipbookSettings, progress: Progress | None = None) -> Stream:
         if not isinstance(signal, Video):
             raise UnsupportedMedia("flipbook takes video")
-        step = 1 + (100 - settings.quality) // 4
+        step = 1 + int(100 - settings.quality) // 4
         chunks = tuple(self._chunks(signal, step, progress))
         return Stream(self.id, signal.shape, chunks, bit_depth=signal.bit_depth, params={16: step})
 
