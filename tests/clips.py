@@ -1,97 +1,69 @@
-"""Small moving pictures, and a codec for them that needs no encoder: for tests of what is around codecs."""
+"""Clips and video files for tests: small, moving, of every odd kind. The same ones every time."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
+import io
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any, cast
 
+import av
 import numpy as np
-import pytest
-from pydantic import Field
 
-from laconic.codecs.codec import CodecSettings, Progress, Stream
-from laconic.codecs.errors import CorruptStream, UnsupportedMedia
-from laconic.codecs.registry import CODECS
-from laconic.codecs.signals import Signal, Video
-from laconic.codecs.video.frames import GroupFrames, video_of_groups
+from laconic.codecs.signals import ArrayFrames, Samples, Video
 
-__all__ = ["GROUP", "Flipbook", "clip", "clip_array", "flipbook"]
-
-GROUP = 4  # frames
+__all__ = ["clip", "file_of", "sound"]
 
 
-def clip_array(frames: int = 10, height: int = 24, width: int = 32, dtype: type[np.generic] = np.uint8) -> np.ndarray:
-    """A bright square that moves over a slope, (T, H, W, 3)."""
-    rows, columns = np.mgrid[:height, :width]
-    slope = np.stack([3 * rows, 2 * columns, rows + columns], 2)
-    video = np.stack([slope + t for t in range(frames)])
-    for t in range(frames):
-        video[t, 4:10, t : t + 6] = 240
-    return (video * (np.iinfo(dtype).max // 255)).astype(dtype)
+def clip(frames: int = 6, height: int = 48, width: int = 64, bits: int = 8, **facts: Any) -> Video:
+    """Waves that move, all three channels different; white in the upper left corner."""
+    time, y, x = np.mgrid[:frames, :height, :width]
+    waves = [np.sin((x + 2 * time) / 9 + c) + np.cos((y - time) / (7 + c)) for c in range(3)]
+    unit = 0.5 + 0.2 * np.stack(waves, axis=3)
+    unit[:, : max(1, height // 4), : max(1, width // 4)] = 1
+    array: Samples = np.round(unit * 255).astype(np.uint8) if bits == 8 else np.round(unit * 65535).astype(np.uint16)
+    return Video(ArrayFrames(array), **facts)
 
 
-def clip(frames: int = 10, rate: Fraction | float = 25) -> Video:
-    """The same as a `Video`."""
-    return Video.of(clip_array(frames), rate)
+def file_of(
+    video: Video,
+    muxer: str,
+    encoder: str = "libx264",
+    pixel_format: str = "yuv420p",
+    stamps: Sequence[int] | None = None,
+    turn: tuple[float, bool] | None = None,
+    **options: str,
+) -> bytes:
+    """A file as other tools write it: `stamps` in frames at the rate, `turn` in degrees counter-clockwise and a mirror."""
+    file = io.BytesIO()
+    container = cast(Any, av.open(file, "w", format=muxer))
+    stream = container.add_stream(encoder, video.rate, options)
+    stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], pixel_format
+    if turn is not None:
+        stream.set_display_rotation(turn[0], hflip=turn[1])
+    for number, frame in enumerate(video.array):
+        picture = cast(Any, av.VideoFrame).from_ndarray(frame, "rgb24" if video.bit_depth == 8 else "rgb48le")
+        picture = picture.reformat(format=pixel_format)
+        picture.pts, picture.time_base = number if stamps is None else stamps[number], 1 / video.rate
+        container.mux(stream.encode(picture))
+    container.mux(stream.encode(None))
+    container.close()
+    return file.getvalue()
 
 
-class FlipbookSettings(CodecSettings):
-    """Of `Flipbook`."""
-
-    quality: float = Field(default=100, ge=0, le=100)
-
-
-class Flipbook:
-    """Groups of 4 frames, samples divided by a step and deflated: 100 is lossless."""
-
-    id = "flipbook"
-    signal = "video"
-    lossless = False
-    Settings = FlipbookSettings
-
-    def __init__(self, device: str = "cpu") -> None:
-        self.device = device
-
-    def encode(self, signal: Signal, settings: FlipbookSettings, progress: Progress | None = None) -> Stream:
-        if not isinstance(signal, Video):
-            raise UnsupportedMedia("flipbook takes video")
-        step = 1 + int(100 - settings.quality) // 4
-        chunks = tuple(self._chunks(signal, step, progress))
-        return Stream(self.id, signal.shape, chunks, bit_depth=signal.bit_depth, params={16: step})
-
-    def _chunks(self, video: Video, step: int, progress: Progress | None) -> Iterator[bytes]:
-        for start in range(0, video.shape[0], GROUP):
-            stop = min(start + GROUP, video.shape[0])
-            frames = np.stack(list(video.source.read(start, stop)))
-            yield zlib.compress((frames // step).tobytes())
-            if progress:
-                progress(stop / video.shape[0], "flipping")
-
-    def decode(self, stream: Stream, progress: Progress | None = None) -> Signal:
-        count, height, width, channels = stream.shape
-        starts = tuple(range(0, count, GROUP))
-        if len(starts) != len(stream.chunks):
-            raise CorruptStream("the number of groups is wrong")
-        dtype = np.uint8 if stream.bit_depth == 8 else np.uint16
-
-        def decode(group: int) -> np.ndarray:
-            frames = min(GROUP, count - starts[group])
-            size = frames * height * width * channels * (stream.bit_depth // 8)
-            try:
-                samples = zlib.decompressobj().decompress(stream.chunks[group], size)
-            except zlib.error as error:
-                raise CorruptStream(str(error)) from error
-            if len(samples) != size:
-                raise CorruptStream("a group is too short")
-            return np.frombuffer(samples, dtype).reshape(frames, height, width, channels) * dtype(stream.params[16])
-
-        shape = (count, height, width, channels)
-        return video_of_groups(GroupFrames(shape, stream.bit_depth, starts, decode, stream.lost))
-
-
-@pytest.fixture
-def flipbook(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The id of the codec, which is registered while the test lasts."""
-    monkeypatch.setitem(CODECS, Flipbook.id, f"{__name__}:Flipbook")
-    return Flipbook.id
+def sound(encoder: str = "aac", seconds: float = 0.3, muxer: str = "matroska", rate: int = 48_000) -> bytes:
+    """A file with nothing but a tone, mono."""
+    file = io.BytesIO()
+    container = cast(Any, av.open(file, "w", format=muxer))
+    stream = container.add_stream(encoder, rate)
+    stream.layout = "mono"
+    stream.codec_context.open()
+    resampler = av.AudioResampler(stream.format, stream.layout, rate, stream.codec_context.frame_size or 1024)
+    tone = (0.3 * np.sin(np.arange(int(seconds * rate)) / 9)).astype(np.float32)[None]
+    frame = cast(Any, av.AudioFrame).from_ndarray(tone, "fltp", "mono")
+    frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+    for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+        container.mux(stream.encode(piece))
+    container.mux(stream.encode(None))
+    container.close()
+    return file.getvalue()

@@ -21,7 +21,7 @@ from laconic.codecs.signals import Video
 from laconic.received import received
 from laconic.videos import frame_range, part_of, watched
 
-from .clips import GROUP, clip, clip_array, flipbook
+from .flipbooks import GROUP, clip, clip_array, flipbook
 
 __all__ = ["flipbook"]
 

@@ -18,7 +18,7 @@ from laconic.codecs import container, media
 from laconic.codecs.signals import Image, Video
 from laconic.terminal import progress_bar
 
-from .clips import clip, clip_array, flipbook
+from .flipbooks import clip, clip_array, flipbook
 
 __all__ = ["flipbook"]
 

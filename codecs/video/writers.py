@@ -7,6 +7,7 @@ odd sizes: there it is 4:4:4, so that the size stays. Colour is converted and la
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -25,6 +26,7 @@ from .soundtrack import BITEXACT, sound_for
 
 __all__ = ["WRITERS", "Encoding", "write", "write_to"]
 
+os.environ.setdefault("SVT_LOG", "0")  # SVT-AV1 writes to standard error by itself, and can be told otherwise only here
 Writer = Callable[[Video, BinaryIO, int], None]  # of a video to an open file at a quality
 THREADS = 4  # of an encoder: with another number its bytes are others
 VISUALLY_LOSSLESS = 80  # the quality where none is asked for: x264's crf 17
