@@ -159,7 +159,7 @@ class _Work(Generic[F]):
             else:
                 low, high = below[0], above[0]
                 slope = _slope(trials[-2:], slope)
-            quality = min(max(quality + (aim - trial.gap) / max(slope, 1e-3), low), high)
+            quality = round(min(max(quality + (aim - trial.gap) / max(slope, 1e-3), low), high), 2)
         return trials
 
     def best(self, trials: Sequence[_Trial[F]]) -> _Trial[F] | None:
