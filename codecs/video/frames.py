@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -17,14 +19,15 @@ __all__ = ["GroupFrames", "video_of_groups"]
 class GroupFrames:
     """A `FrameSource` of groups: group g holds the frames starts[g] .. starts[g + 1] - 1, the last one those to the end.
 
-    `decode(g)` returns a group's frames, uint8 or uint16 of (n, H, W, 3), or a sequence that makes each as it is asked for.
-    Frames of a group in `lost` repeat the last frame before it that was decoded, or are grey where there is none.
+    `decode(g)` returns a group's frames in order, each uint8 or uint16 of (H, W, 3): an array of (n, H, W, 3), or an iterator
+    that decodes them as they are asked for, or a `Sequence` that decodes each without those before it. Frames of a group in
+    `lost` repeat the last frame before it that was decoded, or are grey where there is none.
     """
 
     shape: tuple[int, int, int, int]
     bit_depth: int
     starts: tuple[int, ...]
-    decode: Callable[[int], Samples | Sequence[Samples]]
+    decode: Callable[[int], Iterable[Samples]]
     lost: frozenset[int] = frozenset()
 
     def span(self, group: int) -> tuple[int, int]:
@@ -37,13 +40,10 @@ class GroupFrames:
         shown = self._before(first) if first in self.lost else None
         for group in range(first, last + 1):
             a, b = self.span(group)
-            part = range(max(start, a) - a, min(stop, b) - a)
             if group in self.lost:
-                yield from (shown for _ in part if shown is not None)
+                yield from (shown for _ in range(max(start, a), min(stop, b)) if shown is not None)
             else:
-                frames = self.decode(group)
-                for number in part:  # the last of which is what a lost group after it repeats
-                    shown = frames[number]
+                for shown in _part(self.decode(group), max(start, a) - a, min(stop, b) - a, stop >= b):
                     yield shown
 
     def _before(self, group: int) -> Samples:
@@ -51,10 +51,21 @@ class GroupFrames:
         while group > 0:
             group -= 1
             if group not in self.lost:
-                last: Samples = self.decode(group)[-1]
-                return last
+                frames = self.decode(group)
+                return frames[-1] if isinstance(frames, Sequence) else deque(frames, maxlen=1)[0]
         grey, shape = 2 ** (self.bit_depth - 1), self.shape[1:]
         return np.full(shape, grey, np.uint8) if self.bit_depth == 8 else np.full(shape, grey, np.uint16)
+
+
+def _part(frames: Iterable[Samples], start: int, stop: int, to_end: bool) -> Iterator[Samples]:
+    """Yield the frames start .. stop - 1 of a group."""
+    if isinstance(frames, Sequence):
+        yield from (frames[number] for number in range(start, stop))
+        return
+    decoded = iter(frames)
+    yield from islice(decoded, start, stop)
+    if to_end:  # a decoder that has more frames than it should says so at its end
+        deque(decoded, maxlen=0)
 
 
 def video_of_groups(source: GroupFrames) -> Video:
