@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from .inr_parameters import LARGEST, MAX_EXPONENT, QuantisedTensor, Shapes, encode_parameters
 from .inr_sensitivity import Sensitivity
 
-__all__ = ["Measure", "allocate", "coarseness_of_loss", "coarseness_of_slope", "requantise", "requantise_to_size"]
+__all__ = [
+    "Measure",
+    "allocate",
+    "coarseness_of_loss",
+    "coarseness_of_slope",
+    "requantise",
+    "requantise_to_size",
+    "slope_of_coarseness",
+]
 
 Doubles = NDArray[np.float64]
 Measure = Callable[[Mapping[str, NDArray[np.float32]]], float]  # parameters to the mean squared error of samples of 0..1
@@ -36,6 +44,11 @@ SLOPE = np.log(2.0) / 6.0  # squared error a bit is worth, in squares of the ste
 def coarseness_of_slope(slope: float) -> float:
     """Return the coarseness at which a bit changes the mean squared error (of samples of 0..1) by `slope`."""
     return float(8.0 * np.log2(np.sqrt(slope / SLOPE)))
+
+
+def slope_of_coarseness(coarseness: float) -> float:
+    """Return by how much a bit changes the mean squared error (of samples of 0..1) at a coarseness."""
+    return float(SLOPE * 2.0 ** (coarseness / 4.0))
 
 
 def coarseness_of_loss(loss: float, parameters: int) -> float:
@@ -130,7 +143,7 @@ def allocate(
     slope of the coarseness stays: the points of the tensor's convex hull of rate and distortion, found where the other tensors'
     errors are there too (Xu et al. 2023 allocate pruning so). Tensors of few parameters are left alone.
     """
-    slope, count = SLOPE * 2.0 ** (coarseness / 4.0), sum(prod(shape) for _, shape, _ in shapes)
+    slope, count = slope_of_coarseness(coarseness), sum(prod(shape) for _, shape, _ in shapes)
     offsets: dict[str, int] = {}
     quantised = requantise(tensors, shapes, sensitivity, coarseness)
     for _ in range(passes):
