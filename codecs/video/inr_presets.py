@@ -147,7 +147,7 @@ def _nirvana(parameters: int, frames: int, height: int, width: int) -> Spec:
 def _boost(parameters: int, frames: int, height: int, width: int) -> Spec:
     strides = _boost_strides(height, width)
     # half of the parameters are embeddings: the coarse ones have many moments, the fine ones few and fewer channels
-    moments = [max(1, round(frames / interval)) for interval in BOOST_INTERVALS]
+    moments = [min(frames, max(least, round(frames / interval))) for interval, least in BOOST_INTERVALS]
 
     def make(channels: float, first: int) -> Spec:
         stem, *volumes = (round(channels * share) for share in BOOST_CHANNELS)
@@ -169,7 +169,7 @@ def _boost_strides(height: int, width: int) -> tuple[int, ...]:
 
 
 BOOST_CHANNELS = (6.0, 3.0, 2.0)  # of the stem's embedding and of the volumes before the second and third stage
-BOOST_INTERVALS = (6, 20, 60)  # frames from one of their moments to the next
+BOOST_INTERVALS = ((6, 2), (20, 1), (60, 1))  # frames from one of their moments to the next, and the fewest moments
 BOOST_TIME = 8
 
 
