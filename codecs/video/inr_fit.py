@@ -143,7 +143,7 @@ class _Run:
         self.spec, self.frames, self.budget, self.batch = spec, frames, budget, min(batch, len(frames))
         self.learning_rate, self.loss, self.rate_weight = learning_rate, LOSSES[loss], rate_weight
         self._make_quantiser, self._progress = quantiser, progress
-        self._render = partial(render, spec)
+        self._render: Callable[[Tensors, Tensor], Tensor] = partial(render, spec)
         if frames.is_cuda:
             self._render = torch.compile(self._render, dynamic=False)
         self.quantiser: Quantiser | None = None

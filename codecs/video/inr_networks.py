@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,9 @@ from .inr_spec import TIME_FREQUENCIES, Spec, TensorShape
 __all__ = ["Decoder", "initial_tensors", "render"]
 
 ENCODING_BASE = 1.25  # ratio of the frequencies of a frame number's encoding
-SINE_GAIN = 0.5  # of the activation sin(x): what its derivative and its output keep of a unit normal input is about 0.6
+
+Function = Callable[[Tensor], Tensor]
+FUNCTIONS: dict[str, Function] = {"gelu": F.gelu, "swish": F.silu, "sine": torch.sin}
 
 
 class Decoder(nn.Module):
@@ -67,7 +69,7 @@ def _initial(spec: Spec, tensor: TensorShape, generator: torch.Generator) -> Ten
 
 def render(spec: Spec, tensors: Mapping[str, Tensor], indices: Tensor) -> Tensor:
     """Return the frames of numbers [n], int64, that the tensors of a spec stand for: float [n, 3, H, W], not clamped."""
-    act = {"gelu": F.gelu, "swish": F.silu, "sine": torch.sin}[spec.activation]
+    act = FUNCTIONS[spec.activation]
     moments = indices.to(tensors["head_weight"].dtype) / max(spec.frames - 1, 1)
     x = _stem(spec, tensors, moments, act)
     time = (
@@ -101,11 +103,10 @@ def _with_grid(x: Tensor, tensors: Mapping[str, Tensor], stage: int, moments: Te
     return x + F.pad(volume, (0, 0, 0, 0, 0, x.shape[1] - volume.shape[1]))
 
 
-def _stem(spec: Spec, tensors: Mapping[str, Tensor], moments: Tensor, act: object) -> Tensor:
-    assert callable(act)
+def _stem(spec: Spec, tensors: Mapping[str, Tensor], moments: Tensor, act: Function) -> Tensor:
     height, width = spec.base
     if spec.stem == "embedding":
-        return act(_conv(_at(tensors["embedding"], moments), tensors, "stem"))  # type: ignore[no-any-return]
+        return act(_conv(_at(tensors["embedding"], moments), tensors, "stem"))
     if spec.stem == "encoding":
         x = _waves(moments, spec.stem_size)
         if spec.stem_hidden:
@@ -117,13 +118,13 @@ def _stem(spec: Spec, tensors: Mapping[str, Tensor], moments: Tensor, act: objec
     across = _waves(columns, spec.stem_size).T[None, :, None, :].expand(1, -1, height, width)
     x = torch.sin(_conv(torch.cat([down, across], 1), tensors, "stem0"))
     x = torch.sin(_conv(x, tensors, "stem1"))
-    return act(_conv(x, tensors, "stem"))  # type: ignore[no-any-return]
+    return act(_conv(x, tensors, "stem"))
 
 
 def _head(spec: Spec, tensors: Mapping[str, Tensor], x: Tensor, indices: Tensor) -> Tensor:
     weight, bias = tensors["head_weight"], tensors["head_bias"]
     if spec.stem == "coordinates":  # one set of features; every frame has its own rows of the head
-        weight, bias = (part.unflatten(0, (spec.frames, -1))[indices].flatten(0, 1) for part in (weight, bias))
+        weight, bias = (part.view(spec.frames, -1, *part.shape[1:])[indices].flatten(0, 1) for part in (weight, bias))
         x = F.conv2d(x, weight, bias, padding=spec.head_kernel // 2).view(len(indices), -1, *x.shape[2:])
     else:
         x = F.conv2d(x, weight, bias, padding=spec.head_kernel // 2)
@@ -136,8 +137,7 @@ def _conv(x: Tensor, tensors: Mapping[str, Tensor], name: str, groups: int = 1) 
     return F.conv2d(x, weight, tensors[f"{name}_bias"], padding=weight.shape[-1] // 2, groups=groups)
 
 
-def _separable(x: Tensor, tensors: Mapping[str, Tensor], name: str, act: object) -> Tensor:
-    assert callable(act)
+def _separable(x: Tensor, tensors: Mapping[str, Tensor], name: str, act: Function) -> Tensor:
     return x + _conv(act(_conv(x, tensors, f"{name}_depthwise", x.shape[1])), tensors, f"{name}_pointwise")
 
 

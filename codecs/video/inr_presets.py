@@ -13,8 +13,9 @@ __all__ = ["ARCHITECTURES", "PRESETS", "Preset", "hnerv_width", "spec_for"]
 
 
 class Preset(NamedTuple):
-    """A size and a schedule: parameters of a group's network, passes over its frames, frames per step, learning rate."""
+    """A network and how it is fitted: its architecture and parameters, passes over a group's frames, frames of a step."""
 
+    architecture: str
     parameters: int
     epochs: int
     batch: int
@@ -22,11 +23,11 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-    "paper-0.35m": Preset(350_000, 300, 2, 1e-3),
-    "paper-0.75m": Preset(750_000, 300, 2, 1e-3),
-    "paper-1.5m": Preset(1_500_000, 300, 2, 1e-3),
-    "paper-3m": Preset(3_000_000, 300, 2, 1e-3),
-    "tiny": Preset(60_000, 300, 1, 5e-3),
+    "paper-0.35m": Preset("hnerv", 350_000, 300, 2, 1e-3),
+    "paper-0.75m": Preset("hnerv", 750_000, 300, 2, 1e-3),
+    "paper-1.5m": Preset("hnerv", 1_500_000, 300, 2, 1e-3),
+    "paper-3m": Preset("hnerv", 3_000_000, 300, 2, 1e-3),
+    "tiny": Preset("boost", 20_000, 500, 1, 1e-2),
 }
 
 # strides of stages; a frame takes those with which the first grid is nearest to a paper's and little is cropped
@@ -144,16 +145,32 @@ def _nirvana(parameters: int, frames: int, height: int, width: int) -> Spec:
 
 
 def _boost(parameters: int, frames: int, height: int, width: int) -> Spec:
-    strides = _strides(height, width, EMBEDDING_AREA)
-    stages = len(strides)
+    strides = _boost_strides(height, width)
+    # half of the parameters are embeddings: the coarse ones have many moments, the fine ones few and fewer channels
+    moments = [min(frames, max(least, round(frames / interval))) for interval, least in BOOST_INTERVALS]
 
-    def make(first: int) -> Spec:
+    def make(channels: float, first: int) -> Spec:
+        stem, *volumes = (round(channels * share) for share in BOOST_CHANNELS)
+        grids = tuple((i + 1, min(c, first), m) for i, (c, m) in enumerate(zip(volumes, moments[1:], strict=True)) if c)
         return Spec(
-            frames, height, width, "embedding", 16, frames, 0, _widths(first, stages, 1.2, 12), strides, _kernels(stages),
-            3, 1, "sine", "none", "none", "tanh", 32,
+            frames, height, width, "embedding", max(1, stem), moments[0], 0, (first,) * (len(strides) + 1), strides,
+            (1,) + (3,) * (len(strides) - 1), 3, 2, "gelu", "none", "none", "tanh", BOOST_TIME, grids,
         )  # fmt: skip
 
-    return _solved(make, parameters)
+    def embedded(channels: float) -> int:
+        return sum(math.prod(t.shape) for t in make(channels, 4096).tensors() if t.role == "embedding")
+
+    channels = max((0.1 * i for i in range(1, 1000) if embedded(0.1 * i) <= parameters / 2), default=0.1)
+    return _solved(lambda first: make(channels, first), parameters)
+
+
+def _boost_strides(height: int, width: int) -> tuple[int, ...]:
+    return (4, 2, 2)
+
+
+BOOST_CHANNELS = (6.0, 3.0, 2.0)  # of the stem's embedding and of the volumes before the second and third stage
+BOOST_INTERVALS = ((6, 2), (20, 1), (60, 1))  # frames from one of their moments to the next, and the fewest moments
+BOOST_TIME = 8
 
 
 ARCHITECTURES: dict[str, Callable[[int, int, int, int], Spec]] = {
