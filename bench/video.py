@@ -26,6 +26,7 @@ from ..codecs.metrics import psnr
 from ..codecs.registry import codec_ids, open_codec
 from ..codecs.signals import ArrayFrames, Video
 from ..codecs.video.inr import VideoInr
+from ..codecs.video.inr_presets import PRESETS
 from ..codecs.video.inr_settings import Architecture, PresetName
 from .image import processor
 from .ms_ssim import ms_ssim
@@ -37,7 +38,7 @@ from .video_report import Measurement, keep, write_report
 __all__ = ["main", "run"]
 
 QUALITIES = (80, 60, 40, 20)  # of ours, from one fit
-PEERS: dict[str, tuple[int, ...]] = {"h264": (20, 35, 50, 65), "hevc": (20, 35, 50, 65), "av1": (15, 30, 45, 60)}
+PEERS = {"h264": (20, 35, 50, 65), "hevc": (20, 35, 50, 65), "av1": (15, 30, 45, 60)}  # qualities
 Settings = dict[str, object]
 
 
@@ -47,7 +48,7 @@ def run(
     *,
     clips: Path = Path(),
     preset: str = "tiny",
-    arch: str = "hnerv",
+    arch: str | None = None,
     size: str | None = None,
     seconds: float | None = None,
     steps: int | None = None,
@@ -69,6 +70,7 @@ def run(
     video = load_clip(clip, clips, None if size is None else _size(size), limit)
     out.mkdir(parents=True, exist_ok=True)
     name = f"{Path(clip).stem}-{video.shape[1]}x{video.shape[2]}-{video.shape[0]}"
+    arch = arch or PRESETS[preset].architecture
     settings: Settings = {"preset": preset, "arch": arch, "jobs": jobs, "checkpoint": str(out / "fit")}
     settings |= {key: value for key, value in (("seconds", seconds), ("steps", steps)) if value is not None}
     place = devices.resolve(device)
@@ -163,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--clip", default="bunny", help=f"{', '.join(CLIPS)}, or a video file (default bunny)")
     parser.add_argument("--clips", type=Path, default=Path(), help="folder with the files of the named clips")
     parser.add_argument("--preset", default="tiny", choices=get_args(PresetName), help="size and schedule (default tiny)")
-    parser.add_argument("--arch", default="hnerv", choices=get_args(Architecture), help="architecture (default hnerv)")
+    parser.add_argument("--arch", choices=get_args(Architecture), help="architecture instead of the preset's")
     parser.add_argument("--size", help="HEIGHTxWIDTH that frames are cropped and reduced to, such as 160x320")
     parser.add_argument("--seconds", type=float, help="time for fitting instead of the preset's epochs")
     parser.add_argument("--steps", type=int, help="steps of each group's fit instead")

@@ -39,7 +39,7 @@ def test_a_preset_is_measured_from_a_file_that_a_new_process_decodes(clip_file: 
     rows = bench.run(out, str(clip_file), docs=docs, **settings)  # type: ignore[arg-type]
     assert [row.settings["quality"] for row in rows] == [60, 30]
     for row in rows:
-        data = (out / f"{row.clip}-tiny-hnerv-q{row.settings['quality']}.lcn").read_bytes()
+        data = (out / f"{row.clip}-tiny-boost-q{row.settings['quality']}.lcn").read_bytes()
         decoded = compress.decode(data, device="cpu")
         assert isinstance(decoded, Video)
         assert row.bytes == len(data)
@@ -47,7 +47,7 @@ def test_a_preset_is_measured_from_a_file_that_a_new_process_decodes(clip_file: 
         assert row.parameters and row.float_psnr and row.seek_seconds
         assert row.ms_ssim is None  # too small for it
     assert (out / "rd-waves-24x32-6.svg").exists()
-    assert "| **hnerv tiny** at quality 60 |" in docs.read_text()
+    assert "| **boost tiny** at quality 60 |" in docs.read_text()
     assert (tmp_path / "video-waves-24x32-6.svg").exists()
     again = bench.run(out, str(clip_file), **settings)  # type: ignore[arg-type]
     assert [row.encode_seconds for row in again] == [row.encode_seconds for row in rows], "it was fitted anew"

@@ -69,7 +69,7 @@ class VideoInr:
         report = progress or (lambda done, stage: None)
         layout = layout_for(settings, signal.shape)
         ladder = self._ladder(signal, settings, layout, report)
-        return self._checked(signal, ladder, ladder.at(rung_of(settings.quality)), report)
+        return self._checked(signal, ladder, ladder.at(rung_of(settings.quality), polished=True), report)
 
     def encode_to(self, signal: Video, settings: InrSettings, target: Target, progress: Progress | None = None) -> Stream:
         """Fit once, for a size with a network of about that size, then quantise as coarsely as the target allows.

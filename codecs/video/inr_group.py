@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,11 +28,23 @@ from .inr_spec import Spec
 from .inr_stream import Network
 from .inr_training import Quantiser
 
-__all__ = ["TRAINED", "GroupPlan", "Grown", "fit_group", "known_fit", "slope_of"]
+__all__ = ["TRAINED", "GroupPlan", "Grown", "fit_group", "known_fit", "lengthened", "one_thread", "slope_of"]
 
 TRAINED = 0.3  # per cent of squared error that a per cent of bits is worth while fitting
 BITS_PER_PARAMETER = 4.5  # about, as networks are sized for
 HIGHEST_DB = 60.0  # that a fit's PSNR counts as, so that equal frames can be coded too
+
+
+@contextlib.contextmanager
+def one_thread(device: str) -> Iterator[None]:
+    """Run torch on one thread of the CPU: with more, sums come in another order, and a fit in another result."""
+    before = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def slope_of(elasticity: float, psnr: float, spec: Spec) -> float:
@@ -93,7 +106,7 @@ def fit_group(
             own = None if progress is None else partial(_scaled, progress, float(before), float(part))
             checkpoint = place.with_suffix(".checkpoint")
             network = Spec.from_params(list(spec))
-            shown = torch.from_numpy(_lengthened(frames[starts[number] : starts[number + 1]], network.frames))
+            shown = torch.from_numpy(lengthened(frames[starts[number] : starts[number + 1]], network.frames))
             priced = _Pricing(network, shown, device, plan.bytes)
             done = priced.grown(
                 fit(
@@ -163,7 +176,7 @@ class _Pricing:
         return Grown(fitted.tensors, self._quantiser.quantised(placed), psnr, fitted.seconds)
 
 
-def _lengthened(frames: Samples, count: int) -> Samples:
+def lengthened(frames: Samples, count: int) -> Samples:
     """Repeat the last frame until there are `count`, as all networks of a group are made for as many."""
     return np.concatenate([frames, np.repeat(frames[-1:], count - len(frames), 0)]) if len(frames) < count else frames
 

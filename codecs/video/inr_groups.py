@@ -9,17 +9,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..codec import Progress
 from ..errors import LaconicError
 from ..signals import Samples
-from .inr_group import GroupPlan, Grown, fit_group, known_fit
+from .inr_group import GroupPlan, Grown, fit_group, known_fit, one_thread
 
 __all__ = ["fit_groups"]
 
@@ -54,25 +53,13 @@ def fit_groups(
         def shared(done: float, stage: str, number: int = number) -> None:
             report((number + done) / len(plans), _staged(number, len(plans), stage))
 
-        with _one_thread(device):
+        with one_thread(device):
             results.append(fit_group(plan, frames_of(number), device, folder, name, shared))
     return results
 
 
 def _staged(number: int, count: int, stage: str) -> str:
     return f"group {number + 1} of {count}, {stage}" if count > 1 else stage
-
-
-@contextlib.contextmanager
-def _one_thread(device: str) -> Iterator[None]:
-    """Run torch on one thread of the CPU: with more, sums come in another order, and a fit in another result."""
-    before = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Child:

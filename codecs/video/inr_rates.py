@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,14 +21,16 @@ from ..errors import InvalidSettings
 from ..metrics import psnr
 from ..signals import ArrayFrames, Samples, Video
 from .inr_frames import shown_network
-from .inr_group import TRAINED, Grown, slope_of
+from .inr_group import TRAINED, Grown, lengthened, one_thread, slope_of
 from .inr_networks import render
 from .inr_quantise import coarseness_of_slope, requantise
 from .inr_sensitivity import Sensitivity, sensitivity
 from .inr_stream import Layout, Network, pack_group
+from .inr_training import Quantiser, polish
 
 __all__ = ["Ladder", "Rung", "rung_of"]
 
+POLISHING = 2  # passes over the frames
 KEPT = 16  # networks whose sensitivity is kept: some megabytes each
 TRIALS = 12  # quantisations of a search, each of which halves what it searches
 FINEST, COARSEST = 1e-4, 100.0  # elasticities
@@ -93,11 +96,11 @@ class Ladder:
         """The seconds that the fits took, one after the other."""
         return sum(one.seconds for networks in self._grown for one in networks)
 
-    def at(self, rung: Rung) -> list[bytes]:
-        """Return the groups' payloads at a rung."""
+    def at(self, rung: Rung, polished: bool = False) -> list[bytes]:
+        """Return the groups' payloads at a rung, `polished`: fitted to its steps, where they are not those trained with."""
         payloads = []
         for group in range(self.layout.groups):
-            networks = self._quantised(group, rung)
+            networks = self._polished(group, rung) if polished and rung.elasticity else self._quantised(group, rung)
             self._tick("coding")
             payloads.append(pack_group(self.layout.spec_of(group), networks))
         return payloads
@@ -176,6 +179,30 @@ class Ladder:
                 networks.append(requantise(arrays, spec.tensors(), self._sensitivity_of(group, number), coarseness))
             else:
                 networks.append(_trimmed(one, rung.trimmed) if rung.trimmed else one.trained)
+        return networks
+
+    def _polished(self, group: int, rung: Rung) -> list[Network]:
+        """Return a group's networks at a rung of its own steps, after a few more passes over its frames."""
+        spec, networks, frames = self.layout.spec_of(group), [], self._frames_of(group)
+        for number, one in enumerate(self._grown[group]):
+            placed = {name: tensor.to(self._device) for name, tensor in one.tensors.items()}
+            coarseness = coarseness_of_slope(slope_of(rung.elasticity, one.psnr, spec))
+            quantiser = Quantiser(placed, spec.tensors(), self._sensitivity_of(group, number), coarseness)
+            shown = lengthened(frames[number * spec.frames : (number + 1) * spec.frames], spec.frames)
+            levels = torch.from_numpy(shown).to(self._device).permute(0, 3, 1, 2) / float(np.iinfo(shown.dtype).max)
+            steps = POLISHING * -(-spec.frames // 2)
+            with one_thread(self._device):
+                networks.append(
+                    polish(
+                        partial(render, spec),
+                        placed,
+                        quantiser,
+                        levels,
+                        steps,
+                        rate=1.0,
+                        progress=lambda part: self._tick("polishing"),
+                    )
+                )
         return networks
 
     def _sensitivity_of(self, group: int, number: int) -> Sensitivity:

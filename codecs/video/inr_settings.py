@@ -23,6 +23,7 @@ GROUP_FRAMES = 64
 NIRVANA_FRAMES = 6  # of each of the networks that share a group
 KEY_SHARE = 3  # of a group's budget goes to its first network, beside 1 to each that starts from it
 DEFAULT_SECONDS = 60.0
+SCHEDULE, EXACT = "tiny", "hnerv"  # the preset whose schedule serves where none is given; the architecture with integers
 
 Architecture = Literal["nerv", "hnerv", "nerv++", "nirvana", "boost"]
 PresetName = Literal["tiny", "paper-0.35m", "paper-0.75m", "paper-1.5m", "paper-3m"]
@@ -34,8 +35,8 @@ class InrSettings(CodecSettings):
     quality: int = Field(
         50, ge=0, le=100, description="0 (smallest file) to 100 (best picture): the networks' size and precision"
     )
-    arch: Architecture = Field("hnerv", description="the networks' architecture")
-    preset: PresetName | None = Field(None, description="a size and a number of epochs, in place of those that quality gives")
+    arch: Architecture | None = Field(None, description="the networks' architecture: a preset's, boost, or hnerv if exact")
+    preset: PresetName | None = Field(None, description="an architecture, a size and a number of epochs")
     parameters: int | None = Field(
         None, ge=100, le=20_000_000, description="parameters of a group's network, in place of a preset's"
     )
@@ -53,6 +54,13 @@ class InrSettings(CodecSettings):
         description="a folder that keeps fits: the same command again goes on from there, and other rates need no new fit",
         json_schema_extra={"local": True},  # a path of this machine: nothing that a service may be asked for
     )
+
+    @property
+    def architecture(self) -> str:
+        """The networks' architecture."""
+        if self.arch is None and self.exact:
+            return EXACT
+        return self.arch or PRESETS[self.preset or SCHEDULE].architecture
 
     @model_validator(mode="after")
     def _one_budget(self) -> InrSettings:
@@ -73,12 +81,12 @@ def layout_for(settings: InrSettings, shape: tuple[int, ...], bpp: float | None 
     longest = -(-frames // groups)
     parameters = _parameters(settings, longest * height * width, bpp)
     own = longest
-    if settings.arch == "nirvana":
+    if settings.architecture == "nirvana":
         own = min(NIRVANA_FRAMES, longest)
         parameters = max(parameters * own // longest, FEWEST_PARAMETERS)
-    spec = spec_for(settings.arch, parameters, own, height, width)
+    spec = spec_for(settings.architecture, parameters, own, height, width)
     if settings.exact and (reason := why_not_exact(spec)):
-        raise InvalidSettings(f"{settings.arch} has {reason}, so it has no exact profile; hnerv has one")
+        raise InvalidSettings(f"{settings.arch} has {reason}, so it has no exact profile; {EXACT} has one")
     check_memory(spec)
     return Layout(spec, frames, groups, settings.exact)
 
@@ -95,7 +103,7 @@ def _parameters(settings: InrSettings, pixels: int, bpp: float | None) -> int:
 
 def plan_for(settings: InrSettings, layout: Layout, group: int, processes: int, most: int | None = None) -> GroupPlan:
     """Return how a group is fitted, `processes` at a time; for a file of at most `most` bytes, if that made its networks."""
-    preset = PRESETS[settings.preset or "tiny"]
+    preset = PRESETS[settings.preset or SCHEDULE]
     spec, count = layout.spec_of(group), layout.networks(group)
     steps, seconds = _budget(settings, preset, layout, processes)
     shares = [float(KEY_SHARE)] + [1.0] * (count - 1) if count > 1 else [1.0]
