@@ -62,6 +62,18 @@ def test_a_video_comes_back(kept: dict[str, object], data: bytes) -> None:
     assert len(container.read(data).chunks) == GROUPS
 
 
+def test_a_quality_is_a_rate_of_the_same_fit(kept: dict[str, object], data: bytes) -> None:
+    files = [compress.encode(CLIP, "video-inr", kept | {"quality": q}, device="cpu").data for q in (20, 70)]
+    assert len(files[0]) < len(data) < len(files[1])
+    assert psnr(CLIP, decoded(files[0])) < psnr(CLIP, decoded(files[1]))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert compress.encode(CLIP, "video-inr", kept | {"quality": 20}, device="cpu").data == files[0]
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_frames_of_16_bits_come_back_with_them(tmp_path: Path) -> None:
     deep = moving_waves(4, 20, 30, bits=16)
     data = compress.encode(deep, "video-inr", {"steps": 200, "parameters": 3000, "jobs": 1}, device="cpu").data
@@ -159,7 +171,7 @@ def test_headers_that_make_no_sense_are_refused(data: bytes) -> None:
 def test_targets_are_met_within_2_per_cent_by_one_fit(kept: dict[str, object], data: bytes, kind: str) -> None:
     size = round(0.8 * len(data))
     targets = {
-        "psnr": Target(psnr=psnr(CLIP, decoded(data)) - 0.5),
+        "psnr": Target(psnr=psnr(CLIP, decoded(data)) - 0.3),
         "bytes": Target(bytes=size),
         "bpp": Target(bpp=8 * size / CLIP.pixels),
     }

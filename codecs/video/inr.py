@@ -28,9 +28,9 @@ from ..signals import Samples, Video
 from ..targets import Target
 from .frames import GroupFrames, video_of_groups
 from .inr_frames import frames_of_group
-from .inr_group import GroupPlan
+from .inr_group import GroupPlan, one_thread
 from .inr_groups import fit_groups
-from .inr_rates import Ladder, rung_of
+from .inr_rates import Ladder, elasticity_of
 from .inr_settings import InrSettings, layout_for, plan_for
 from .inr_stream import PARAM_EXACT, PARAM_SPEC, Layout, layout_of
 
@@ -69,7 +69,9 @@ class VideoInr:
         report = progress or (lambda done, stage: None)
         layout = layout_for(settings, signal.shape)
         ladder = self._ladder(signal, settings, layout, report)
-        return self._checked(signal, ladder, ladder.at(rung_of(settings.quality), polished=True), report)
+        with one_thread(self.device):
+            payloads = ladder.at(elasticity_of(settings.quality))
+        return self._checked(signal, ladder, payloads, report)
 
     def encode_to(self, signal: Video, settings: InrSettings, target: Target, progress: Progress | None = None) -> Stream:
         """Fit once, for a size with a network of about that size, then quantise as coarsely as the target allows.
@@ -80,11 +82,10 @@ class VideoInr:
         most = target.max_bytes(signal.pixels)
         bpp = None if most is None else 8 * most / signal.pixels
         layout = layout_for(settings, signal.shape, bpp)
-        ladder = self._ladder(signal, settings, layout, report, most)
-        if most is None:
-            assert target.psnr is not None
-            return self._checked(signal, ladder, ladder.of_psnr(target.psnr), report)
-        return self._checked(signal, ladder, ladder.of_size(most), report)
+        ladder = self._ladder(signal, settings, layout, report)
+        with one_thread(self.device):
+            payloads = ladder.of_psnr(target.psnr or 0.0) if most is None else ladder.of_size(most)
+        return self._checked(signal, ladder, payloads, report)
 
     def decode(self, stream: Stream, progress: Progress | None = None) -> Video:
         """Return the video, whose frames are rendered as they are asked for; raises `CorruptStream`, then and now."""
@@ -95,24 +96,22 @@ class VideoInr:
         decode = partial(frames_of_group, stream, layout, device=self.device)
         return video_of_groups(GroupFrames((frames, height, width, 3), stream.bit_depth, layout.starts, decode, stream.lost))
 
-    def _ladder(
-        self, signal: Video, settings: InrSettings, layout: Layout, report: Progress, most: int | None = None
-    ) -> Ladder:
-        """Fit all groups, for a file of at most `most` bytes, or take what the checkpoint's folder has of them."""
+    def _ladder(self, signal: Video, settings: InrSettings, layout: Layout, report: Progress) -> Ladder:
+        """Fit all groups, or take what the checkpoint's folder has of them."""
         processes = self._processes(settings, layout)
-        plans = [plan_for(settings, layout, group, max(processes, 1), most) for group in range(layout.groups)]
+        plans = [plan_for(settings, layout, group, max(processes, 1)) for group in range(layout.groups)]
         frames_of = partial(_frames_of, signal, layout)
 
         def fitting(part: float, stage: str) -> None:
             report(FITTING * part, stage)
 
         with _folder(settings.checkpoint, signal, plans) as folder:
-            grown = fit_groups(plans, frames_of, self.device, processes, folder, fitting)
+            fitted = fit_groups(plans, frames_of, self.device, processes, folder, fitting)
 
         def size_of(payloads: Sequence[bytes]) -> int:
             return len(packed(_stream(signal, layout, payloads), signal, settings, 0.0, self.device).data)
 
-        return Ladder(layout, grown, frames_of, self.device, size_of, lambda stage: report(FITTING, stage))
+        return Ladder(layout, fitted, frames_of, self.device, size_of, lambda stage: report(FITTING, stage))
 
     def _processes(self, settings: InrSettings, layout: Layout) -> int:
         """Return how many processes fit groups; 0 where this one does it, one group after the other."""

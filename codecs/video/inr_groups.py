@@ -18,7 +18,8 @@ import numpy as np
 from ..codec import Progress
 from ..errors import LaconicError
 from ..signals import Samples
-from .inr_group import GroupPlan, Grown, fit_group, known_fit, one_thread
+from .inr_fit import Fitted
+from .inr_group import GroupPlan, fit_group, known_fit, one_thread
 
 __all__ = ["fit_groups"]
 
@@ -34,7 +35,7 @@ def fit_groups(
     processes: int,
     folder: Path,
     progress: Progress | None = None,
-) -> list[list[Grown]]:
+) -> list[list[Fitted]]:
     """Fit every group, `processes` at a time; `frames_of(g)` are the frames of group g.
 
     With 0 the work is done in this process. Otherwise each group has a process with one thread, which ends with this one

@@ -1,17 +1,15 @@
 """One fit at many rates: its networks quantised as coarsely as quality, size or PSNR ask for.
 
-The end of a fit trains the network for one rung of this ladder, whose integers are kept: rounding anew at the same rate would
-cost some tenths of a dB. The rungs just below have the same steps and more integers that are rounded towards 0, all others
-steps of their own.
+How coarse is one number, the elasticity: what a per cent of bits is worth in per cents of squared error. Steps follow from it
+and from what frames owe to each parameter; then a few more passes over the frames fit the integers to the steps, which is
+worth some tenths of a dB.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,58 +18,51 @@ from torch import Tensor
 from ..errors import InvalidSettings
 from ..metrics import psnr
 from ..signals import ArrayFrames, Samples, Video
+from .inr_fit import Fitted
 from .inr_frames import shown_network
-from .inr_group import TRAINED, Grown, lengthened, one_thread, slope_of
+from .inr_group import lengthened, slope_of
 from .inr_networks import render
-from .inr_quantise import coarseness_of_slope, requantise
+from .inr_quantise import coarseness_of_slope
 from .inr_sensitivity import Sensitivity, sensitivity
 from .inr_stream import Layout, Network, pack_group
 from .inr_training import Quantiser, polish
 
-__all__ = ["Ladder", "Rung", "rung_of"]
+__all__ = ["Ladder", "elasticity_of"]
 
-POLISHING = 2  # passes over the frames
+MIDDLE = 0.3  # elasticity at quality 50
+TRYING, FINISHING = 2, 6  # passes over the frames that fit integers, of a trial and at last
+NUDGE, NUDGES = 1.04, 4  # of the elasticity where the last passes have made a file too large, and how often at most
 KEPT = 16  # networks whose sensitivity is kept: some megabytes each
-TRIALS = 12  # quantisations of a search, each of which halves what it searches
+TRIALS = 12  # quantisations of a search
 FINEST, COARSEST = 1e-4, 100.0  # elasticities
-MOST_TRIMMED = 0.25  # of a step
-CLOSE_DB, CLOSE_PART = 0.02, 0.005  # of a target, which a search ends within
+NARROW = 0.01  # interval of the logarithm of elasticities that a search ends with
+CLOSE_DB, CLOSE_PART = 0.05, 0.01  # of a target, which a search ends within
+DB_PER_BIT = 6.0  # of a parameter, at most
 EQUAL_FRAME = 100.0  # dB
 
 
-class Rung(NamedTuple):
-    """How coarse a quantisation is: what a per cent of bits is worth in per cents of squared error.
-
-    Where that is 0 it is the steps that were trained with, and `trimmed` by how much of a step more than half of one they
-    are rounded towards 0.
-    """
-
-    elasticity: float = 0.0
-    trimmed: float = 0.0
-
-
-def rung_of(quality: int) -> Rung:
-    """Return the rung of a quality of 0..100: at 50 that which fits are trained for."""
-    return Rung() if quality == 50 else Rung(TRAINED * math.exp2((50 - quality) / 12))
+def elasticity_of(quality: int) -> float:
+    """Return the elasticity at a quality of 0..100: 0.3 at 50."""
+    return MIDDLE * math.exp2((50 - quality) / 12)
 
 
 class Ladder:
     """The networks of all groups at one rate or another.
 
-    `grown` are the networks of each group, `frames_of(g)` its frames. `size_of` tells the size of a file with such payloads.
+    `fitted` are the networks of each group, `frames_of(g)` its frames. `size_of` tells the size of a file with such payloads.
     `tick` is called often, with what is being done, and may raise to stop.
     """
 
     def __init__(
         self,
         layout: Layout,
-        grown: Sequence[Sequence[Grown]],
+        fitted: Sequence[Sequence[Fitted]],
         frames_of: Callable[[int], Samples],
         device: str,
         size_of: Callable[[Sequence[bytes]], int],
         tick: Callable[[str], None],
     ) -> None:
-        self.layout, self._grown, self._frames_of = layout, grown, frames_of
+        self.layout, self._fitted, self._frames_of = layout, fitted, frames_of
         self._device, self._size_of, self._tick = device, size_of, tick
         self._sensitivity: dict[tuple[int, int], Sensitivity] = {}
 
@@ -79,7 +70,7 @@ class Ladder:
     def float_psnr(self) -> float:
         """The mean PSNR of all frames before quantisation, in dB."""
         total = 0.0
-        for group, networks in enumerate(self._grown):
+        for group, networks in enumerate(self._fitted):
             left = self.layout.span(group)[1] - self.layout.span(group)[0]
             for one in networks:
                 total += one.psnr * min(left, self.layout.spec.frames)
@@ -89,77 +80,73 @@ class Ladder:
     @property
     def parameters(self) -> int:
         """The number of parameters of all networks."""
-        return sum(len(networks) * self.layout.spec_of(group).parameters for group, networks in enumerate(self._grown))
+        return sum(len(networks) * self.layout.spec_of(group).parameters for group, networks in enumerate(self._fitted))
 
     @property
     def fit_seconds(self) -> float:
         """The seconds that the fits took, one after the other."""
-        return sum(one.seconds for networks in self._grown for one in networks)
+        return sum(one.seconds for networks in self._fitted for one in networks)
 
-    def at(self, rung: Rung, polished: bool = False) -> list[bytes]:
-        """Return the groups' payloads at a rung, `polished`: fitted to its steps, where they are not those trained with."""
+    def at(self, elasticity: float, passes: int = FINISHING) -> list[bytes]:
+        """Return the groups' payloads at an elasticity, after so many passes over the frames."""
         payloads = []
         for group in range(self.layout.groups):
-            networks = self._polished(group, rung) if polished and rung.elasticity else self._quantised(group, rung)
+            networks = self._quantised(group, elasticity, passes)
             self._tick("coding")
             payloads.append(pack_group(self.layout.spec_of(group), networks))
         return payloads
 
     def of_size(self, most: int) -> list[bytes]:
         """Return the payloads of the largest file of at most so many bytes; raises `InvalidSettings` with the smallest size."""
-        tried: dict[int, list[bytes]] = {}
+        tried: dict[int, float] = {}
 
-        def fits(rung: Rung) -> bool:
-            payloads = self.at(rung)
-            size = self._size_of(payloads)
-            tried[size] = payloads
+        def surplus(elasticity: float) -> float:
+            size = self._size_of(self.at(elasticity, TRYING))
+            tried[size] = elasticity
             self._tick(f"coded to {size:,} bytes")
-            return size <= most
+            return 8 * (size - most) / self.parameters
 
-        self._search(fits, lambda: any((1 - CLOSE_PART) * most <= size <= most for size in tried))
+        _search(surplus, -CLOSE_PART * 8 * most / self.parameters, 0.0)
         met = [size for size in tried if size <= most]
         if not met:
             raise InvalidSettings(
                 f"the target of {most:,} bytes cannot be met: the smallest file has {min(tried):,} bytes; fewer parameters, "
                 "or more frames that share them, make it smaller"
             )
-        return tried[max(met)]
+        elasticity = tried[max(met)]
+        for _ in range(NUDGES):
+            payloads = self.at(elasticity)
+            if self._size_of(payloads) <= most:
+                return payloads
+            elasticity *= NUDGE
+        return self.at(tried[max(met)], TRYING)
 
     def of_psnr(self, least: float) -> list[bytes]:
         """Return the payloads of the smallest file of at least so many dB; raises `InvalidSettings` with the best reached."""
-        reached: dict[Rung, float] = {}
+        tried: dict[float, float] = {}
 
-        def falls_short(rung: Rung) -> bool:
-            reached[rung] = self._psnr(rung)
-            self._tick(f"quantised to {reached[rung]:.2f} dB")
-            return reached[rung] < least
+        def surplus(elasticity: float) -> float:
+            reached = self._psnr([self._quantised(group, elasticity, FINISHING) for group in range(self.layout.groups)])
+            tried[reached] = elasticity
+            self._tick(f"quantised to {reached:.2f} dB")
+            return (reached - least) / DB_PER_BIT
 
-        self._search(falls_short, lambda: any(0 <= value - least < CLOSE_DB for value in reached.values()))
-        met = [rung for rung, value in reached.items() if value >= least]
+        _search(surplus, 0.0, CLOSE_DB / DB_PER_BIT)
+        met = [reached for reached in tried if reached >= least]
         if not met:
             raise InvalidSettings(
-                f"the target of {least:g} dB cannot be met: this fit reaches {max(reached.values()):.2f} dB; "
+                f"the target of {least:g} dB cannot be met: this fit reaches {max(tried):.2f} dB; "
                 "more seconds and more parameters reach more"
             )
-        return self.at(min(met, key=lambda rung: reached[rung]))
+        return self.at(tried[min(met)])
 
-    def _search(self, coarse_enough: Callable[[Rung], bool], close: Callable[[], bool]) -> None:
-        """Try rungs until one is close, or the finest that is coarse enough is found."""
-        if coarse_enough(Rung()):  # something finer
-            if not close():
-                _bisect(math.log(FINEST), math.log(TRAINED), lambda x: coarse_enough(Rung(math.exp(x))), close)
-        elif coarse_enough(Rung(trimmed=MOST_TRIMMED)):
-            _bisect(0.0, MOST_TRIMMED, lambda x: coarse_enough(Rung(trimmed=x)), close)
-        elif coarse_enough(Rung(COARSEST)):
-            _bisect(math.log(TRAINED), math.log(COARSEST), lambda x: coarse_enough(Rung(math.exp(x))), close)
-
-    def _psnr(self, rung: Rung) -> float:
+    def _psnr(self, networks: Sequence[Sequence[Network]]) -> float:
         """Return the mean PSNR of all frames as they would be decoded."""
         layout, total = self.layout, 0.0
-        for group in range(layout.groups):
+        for group, own in enumerate(networks):
             frames, spec = self._frames_of(group), layout.spec_of(group)
             bit_depth = 8 * frames.dtype.itemsize
-            for number, network in enumerate(self._quantised(group, rung)):
+            for number, network in enumerate(own):
                 original = frames[number * spec.frames : (number + 1) * spec.frames]
                 show = shown_network(spec, network, bit_depth, self._device, layout.exact)
                 for index, frame in enumerate(original):
@@ -168,47 +155,27 @@ class Ladder:
                     total += min(reached, EQUAL_FRAME)
         return total / layout.frames
 
-    def _quantised(self, group: int, rung: Rung) -> list[Network]:
-        """Return a group's networks at a rung."""
-        spec, networks = self.layout.spec_of(group), []
-        for number, one in enumerate(self._grown[group]):
-            self._tick("quantising")
-            if rung.elasticity:
-                coarseness = coarseness_of_slope(slope_of(rung.elasticity, one.psnr, spec))
-                arrays = {name: tensor.numpy() for name, tensor in one.tensors.items()}
-                networks.append(requantise(arrays, spec.tensors(), self._sensitivity_of(group, number), coarseness))
-            else:
-                networks.append(_trimmed(one, rung.trimmed) if rung.trimmed else one.trained)
-        return networks
-
-    def _polished(self, group: int, rung: Rung) -> list[Network]:
-        """Return a group's networks at a rung of its own steps, after a few more passes over its frames."""
+    def _quantised(self, group: int, elasticity: float, passes: int) -> list[Network]:
+        """Return a group's networks at an elasticity, whose integers are fitted to their steps in so many passes."""
         spec, networks, frames = self.layout.spec_of(group), [], self._frames_of(group)
-        for number, one in enumerate(self._grown[group]):
+
+        def ticking(part: float) -> None:
+            self._tick("quantising")
+
+        for number, one in enumerate(self._fitted[group]):
             placed = {name: tensor.to(self._device) for name, tensor in one.tensors.items()}
-            coarseness = coarseness_of_slope(slope_of(rung.elasticity, one.psnr, spec))
+            coarseness = coarseness_of_slope(slope_of(elasticity, one.psnr, spec))
             quantiser = Quantiser(placed, spec.tensors(), self._sensitivity_of(group, number), coarseness)
             shown = lengthened(frames[number * spec.frames : (number + 1) * spec.frames], spec.frames)
-            levels = torch.from_numpy(shown).to(self._device).permute(0, 3, 1, 2) / float(np.iinfo(shown.dtype).max)
-            steps = POLISHING * -(-spec.frames // 2)
-            with one_thread(self._device):
-                networks.append(
-                    polish(
-                        partial(render, spec),
-                        placed,
-                        quantiser,
-                        levels,
-                        steps,
-                        rate=1.0,
-                        progress=lambda part: self._tick("polishing"),
-                    )
-                )
+            levels = torch.from_numpy(shown).to(self._device).permute(0, 3, 1, 2).float() / float(np.iinfo(shown.dtype).max)
+            steps = passes * -(-spec.frames // 2)
+            networks.append(polish(partial(render, spec), placed, quantiser, levels, steps, rate=1.0, progress=ticking))
         return networks
 
     def _sensitivity_of(self, group: int, number: int) -> Sensitivity:
         """Return how a network's frames depend on its parameters; that of the last few networks is kept."""
         if (group, number) not in self._sensitivity:
-            spec, tensors = self.layout.spec_of(group), self._grown[group][number].tensors
+            spec, tensors = self.layout.spec_of(group), self._fitted[group][number].tensors
             while len(self._sensitivity) >= KEPT:
                 del self._sensitivity[next(iter(self._sensitivity))]
 
@@ -222,23 +189,16 @@ class Ladder:
         return self._sensitivity[group, number]
 
 
-def _trimmed(grown: Grown, part: float) -> Network:
-    """Return the integers that were trained, rounded towards 0 where they are not nearer than that to the next by `part`."""
-    network = {}
-    for name, trained in grown.trained.items():
-        scaled = grown.tensors[name].numpy().astype(np.float64) / trained.steps()
-        values = np.sign(scaled) * np.floor(np.abs(scaled) + 0.5 - part)
-        network[name] = replace(trained, values=values.clip(-np.abs(trained.values), np.abs(trained.values)).astype(np.int32))
-    return network
+def _search(surplus: Callable[[float], float], least: float, most: float) -> None:
+    """Try elasticities for one at which `surplus`, which falls while they rise, is from `least` to `most`.
 
-
-def _bisect(low: float, high: float, coarse_enough: Callable[[float], bool], close: Callable[[], bool]) -> None:
-    """Try what halves an interval whose upper end is coarse enough, and whose lower end is not."""
+    It is about how many bits a parameter has too many, of which each is worth a factor of 4 of the elasticity.
+    """
+    fine, coarse, at = math.log(FINEST), math.log(COARSEST), math.log(MIDDLE)
     for _ in range(TRIALS):
-        if close():
-            break
-        middle = (low + high) / 2
-        if coarse_enough(middle):
-            high = middle
-        else:
-            low = middle
+        bits = surplus(math.exp(at))
+        if least <= bits <= most or coarse - fine < NARROW:
+            return
+        fine, coarse = (at, coarse) if bits > most else (fine, at)
+        guess = at + math.log(4) * (bits - (least + most) / 2)
+        at = guess if fine < guess < coarse else (fine + coarse) / 2

@@ -17,7 +17,6 @@ from .inr_stream import Layout, check_memory
 __all__ = ["InrSettings", "layout_for", "plan_for"]
 
 MIDDLE_BPP, BPP_OCTAVE = 0.06, 15  # bits per pixel at quality 50, and how many qualities double them
-FILE_OVERHEAD, TRIMMED = 150, 1.02  # bytes of a file beside its payloads; what is trained for beside what is asked for
 FEWEST_PARAMETERS = 1_500
 GROUP_FRAMES = 64
 NIRVANA_FRAMES = 6  # of each of the networks that share a group
@@ -101,8 +100,8 @@ def _parameters(settings: InrSettings, pixels: int, bpp: float | None) -> int:
     return min(max(int(bpp * pixels / BITS_PER_PARAMETER), FEWEST_PARAMETERS), 20_000_000)
 
 
-def plan_for(settings: InrSettings, layout: Layout, group: int, processes: int, most: int | None = None) -> GroupPlan:
-    """Return how a group is fitted, `processes` at a time; for a file of at most `most` bytes, if that made its networks."""
+def plan_for(settings: InrSettings, layout: Layout, group: int, processes: int) -> GroupPlan:
+    """Return how a group is fitted, `processes` at a time."""
     preset = PRESETS[settings.preset or SCHEDULE]
     spec, count = layout.spec_of(group), layout.networks(group)
     steps, seconds = _budget(settings, preset, layout, processes)
@@ -116,14 +115,7 @@ def plan_for(settings: InrSettings, layout: Layout, group: int, processes: int, 
         batch=preset.batch,
         learning_rate=preset.learning_rate,
         loss="l2",
-        bytes=_bytes(layout, most) if most and settings.preset is None and settings.parameters is None else 0,
     )
-
-
-def _bytes(layout: Layout, most: int) -> int:
-    """Return the bytes of a network in a file of at most `most`: a little more, as it is trimmed to that at last."""
-    networks = sum(layout.networks(group) for group in range(layout.groups))
-    return max(int(TRIMMED * (most - FILE_OVERHEAD) / networks), 1)
 
 
 def _budget(settings: InrSettings, preset: Preset, layout: Layout, processes: int) -> tuple[int, float]:
