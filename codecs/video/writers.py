@@ -35,7 +35,10 @@ STILL = (1980, 1, 1, 0, 0, 0)  # the date of every file in an archive
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a container is filled: FFmpeg's muxer, the encoder, its options at a quality 0..100, and what sound it holds."""
+    """How a container is filled: FFmpeg's muxer, the encoder, its options at a quality 0..100, and what sound it holds.
+
+    An encoder of `rgb` keeps every sample.
+    """
 
     muxer: str
     encoder: str
@@ -43,9 +46,12 @@ class Encoding:
     odd_420: bool
     sound: frozenset[str] | None  # kinds that are copied; None for all
     other_sound: str = ""  # the encoder for the rest
+    rgb: bool = False
 
     def pixel_format(self, video: Video) -> str:
         """Return the pixel format for a video's size and depth."""
+        if self.rgb:
+            return "bgr0" if video.bit_depth == 8 else "gbrp16le"
         odd = video.shape[1] % 2 or video.shape[2] % 2
         form = "yuv444p" if odd and not self.odd_420 else "yuv420p"
         return form if video.bit_depth == 8 else form + "10le"
@@ -62,8 +68,8 @@ def write_to(video: Video, format: str, file: BinaryIO, quality: int | None = No
     """Write a video to an open file that seeks, reading its frames once and in order.
 
     mp4 and mkv hold H.264, webm VP9 (AV1 for 16 bits), at a `quality` 0..100 (80 where not given); y4m, npy and zip (numbered
-    PNGs) hold frames alone, without sound and times. Raises `UnsupportedMedia` for other formats, and what reading the frames
-    raises.
+    PNGs) hold frames alone, without sound and times. ffv1 is a Matroska file that keeps every sample, and times to a
+    millisecond. Raises `UnsupportedMedia` for other formats, and what reading the frames raises.
     """
     make = WRITERS.get(format)
     if make is None:
@@ -186,6 +192,7 @@ WRITERS: dict[str, Writer] = {
         _encoded(Encoding("webm", "libsvtav1", _av1, True, IN_WEBM, "libopus")),  # as VP9 is built here without 10 bits
     ),
     "mkv": _encoded(Encoding("matroska", "libx264", _x264, False, None)),
+    "ffv1": _encoded(Encoding("matroska", "ffv1", lambda quality: {}, True, None, rgb=True)),
     "y4m": _y4m,
     "npy": _npy,
     "zip": _zip,
