@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from . import container
 from . import device as devices
-from .codec import Codec, CodecSettings, Progress, Stream, TargetCodec, VideoFacts
+from .codec import AudioFacts, Codec, CodecSettings, Progress, Stream, TargetCodec, VideoFacts
 from .errors import CorruptStream, InvalidSettings, LaconicError, UnsupportedMedia, WeightsMissing
 from .limits import Limits
 from .registry import codec_class, codec_ids, open_codec
 from .settings import codecs_with, is_lossless, make_settings, settings_used, takes
-from .signals import Signal, Video
+from .signals import Audio, Signal, Video
 from .targets import Target, search
+from .video.search import search_video
 from .video.timing import pack_times, unpack_times
 
 if TYPE_CHECKING:
@@ -46,7 +47,13 @@ __all__ = [
 AUTO = "auto"
 # What "auto" takes without a target: the first that is installed and takes the signal.
 PREFERRED = ("image-transform", "jxl", "av1", "h264")
-LOSSLESS = ("image-lossless", "jxl", "webp")  # of whose files "auto" takes the smallest where nothing may be lost
+LOSSLESS = (
+    "image-lossless",
+    "jxl",
+    "webp",
+    "hevc",
+    "h264",
+)  # of whose files "auto" takes the smallest where nothing may be lost
 NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
 
 
@@ -85,7 +92,7 @@ def encode(
     """
     began = time.perf_counter()
     if target is not None:
-        encoded = _encode_to_target(signal, codec, settings, target, device, progress, among)
+        encoded = _encode_to_target(signal, codec, settings, target.sized(signal), device, progress, among)
     elif codec != AUTO:
         encoded = _encode_with(signal, codec, settings, device, progress)
     elif is_lossless(settings):
@@ -118,6 +125,8 @@ def decode(
     stream = container.read(data, limits, salvage)
     if stream.video and whole:
         limits.check("max_video_pixels", math.prod(stream.shape[:3]), "the video's number of pixels, of all frames")
+    if stream.audio and whole:
+        limits.check("max_samples", math.prod(stream.shape), "the sound's number of samples, of all channels")
     if known is not None:
         stream = replace(stream, known=known)
     return finished(codec_of(stream, device).decode(stream, progress), stream)
@@ -126,9 +135,16 @@ def decode(
 def test(data: bytes, limits: Limits | None = None, device: str = "auto") -> None:
     """Check an .lcn file by decoding it, checksums of symbols included; raises as `decode` does."""
     signal = decode(data, limits, device, whole=False)
-    if isinstance(signal, Video):
-        for _ in signal.source.read(0, signal.shape[0]):
+    if isinstance(signal, Audio):
+        for _ in signal.source.read(0, signal.shape[1]):
             pass
+    if isinstance(signal, Video):
+        decoded = 0
+        try:
+            for _ in signal.source.read(0, signal.shape[0]):
+                decoded += 1
+        except CorruptStream as error:
+            raise CorruptStream(f"frame {decoded} of {signal.shape[0]} does not decode: {error}") from error
 
 
 def device_of(codec: type[Codec], device: str) -> str:
@@ -147,11 +163,13 @@ def codec_of(stream: Stream, device: str) -> Codec:
 
 def packed(stream: Stream, signal: Signal, settings: CodecSettings, seconds: float, device: str) -> Encoded:
     """Return the file of a stream, with what the signal has beside its samples."""
-    metadata, video = dict(signal.metadata), None
+    metadata, video, audio = dict(signal.metadata), None, None
+    if isinstance(signal, Audio):
+        audio = AudioFacts(signal.rate, signal.layout)
     if isinstance(signal, Video):
         video = VideoFacts(signal.rate, signal.colour)
         metadata |= {} if signal.times is None else {"times": pack_times(signal.times)}
-    data = container.write(replace(stream, metadata=metadata, video=video))
+    data = container.write(replace(stream, metadata=metadata, video=video, audio=audio))
     return Encoded(data, stream.codec, settings_used(settings), seconds, device, signal.pixels)
 
 
@@ -161,6 +179,8 @@ def finished(signal: Signal, stream: Stream) -> Signal:
         raise CorruptStream(f"the payload holds {signal.shape} at {signal.bit_depth} bits, not what the header says")
     metadata = dict(stream.metadata)
     packed_times = metadata.pop("times", None)
+    if isinstance(signal, Audio) and stream.audio:
+        return replace(signal, metadata=metadata, rate=stream.audio.rate, layout=stream.audio.layout)
     if not isinstance(signal, Video) or stream.video is None:
         return replace(signal, metadata=metadata)
     times = None if packed_times is None else unpack_times(packed_times, signal.shape[0])
@@ -202,7 +222,9 @@ def _smallest_lossless(
     names = [
         name
         for name in LOSSLESS
-        if (among is None or name in among) and wanted <= codec_class(name).Settings.model_fields.keys()
+        if (among is None or name in among)
+        and takes(codec_class(name), signal.kind)
+        and wanted <= codec_class(name).Settings.model_fields.keys()
     ]
 
     def shared(name: str) -> Progress | None:
@@ -263,12 +285,27 @@ def _encode_to_target(
     if "quality" not in chosen.Settings.model_fields:
         why = f": {codec} is always lossless" if chosen.lossless else ""
         raise InvalidSettings(f"{codec} has no quality to search for a target of {target}{why}")
+    if isinstance(signal, Video):
+        return search_video(
+            signal,
+            names,
+            settings,
+            target,
+            encode=lambda video, name, choice, part: _encode_with(video, name, choice, device, part),
+            decode=lambda data: decode(data, _limits_of(data, signal), device, whole=False),
+            progress=progress,
+        )
     return search(
         signal,
         names,
         settings,
         target,
         encode=lambda name, choice: _encode_with(signal, name, choice, device),
-        decode=lambda data: decode(data, Limits(max_input_bytes=len(data), max_pixels=signal.pixels), device),
+        decode=lambda data: decode(data, _limits_of(data, signal), device),
         progress=progress,
     )
+
+
+def _limits_of(data: bytes, signal: Signal) -> Limits:
+    """Return limits within which a file of a signal that was taken is decoded."""
+    return Limits(max_input_bytes=len(data), max_pixels=signal.pixels, max_frames=signal.pixels, max_chunks=signal.pixels + 8)

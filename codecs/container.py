@@ -2,63 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import cast
 
 from google_crc32c import extend as crc32c_extend
 
-from .codec import ParamValue, Stream
+from .codec import Stream
+from .description import Chunk, Description
 from .errors import CorruptStream, LimitExceeded, TruncatedStream
 from .header import Header, decode_header, encode_header
 from .limits import Limits
+from .signals import TICKS
+from .video.timing import unpack_times
 
-__all__ = ["SIGNATURE", "Chunk", "Description", "Limits", "describe", "is_laconic", "read", "write"]
+__all__ = ["SIGNATURE", "Chunk", "Description", "Limits", "describe", "is_laconic", "read", "read_header", "write"]
 
 SIGNATURE = b"\x8cLC\r\n\x1a\n\x01"
 
 _HEADER, _PAYLOAD, _ANCILLARY = 0x01, 0x02, 0x80
-_METADATA = {"icc": 0x81, "exif": 0x82, "xmp": 0x83, "times": 0x86, "audio": 0x87}
+_METADATA = {"icc": 0x81, "exif": 0x82, "xmp": 0x83, "times": 0x86, "audio": 0x87, "tags": 0x88}
 _HEADER_COPY, _INDEX = 0x84, 0x85
 _METADATA_NAMES = {number: name for name, number in _METADATA.items()}
 _CHUNK_NAMES = {_HEADER: "header", _PAYLOAD: "payload", _HEADER_COPY: "header copy", _INDEX: "index", **_METADATA_NAMES}
 
 _VARINT_CAP = 5
-_COPY_WITHIN = 2**17  # bytes from the start in which a header and its copy lie
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Where a chunk's payload lies: `offset` and `length` in bytes; `intact` says whether its checksum is right."""
-
-    type: str
-    offset: int
-    length: int
-    intact: bool
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a file says of itself, without decoding it.
-
-    `shape` is (H, W, C), of a video (T, H, W, 3) with its frames per second in `rate`. `weights` are the digests in
-    hexadecimal, `digest` the symbol checksum in hexadecimal or "". `payload_bytes` counts the payload chunks' payloads,
-    `metadata` gives each kind's length in bytes, `chunks` are all chunks in file order, damaged ones included.
-    """
-
-    codec: str
-    version: int
-    shape: tuple[int, ...]
-    rate: float | None
-    bit_depth: int
-    params: Mapping[int, ParamValue]
-    weights: tuple[str, ...]
-    digest: str
-    file_bytes: int
-    payload_bytes: int
-    metadata: Mapping[str, int]
-    chunks: tuple[Chunk, ...]
+# Of a salvage: how far behind damage the next intact chunk is looked for, and how often the file's bytes are looked at for it.
+_SEARCHED, _SEARCHES = 2**17, 8
 
 
 @dataclass(frozen=True)
@@ -91,7 +62,7 @@ def write(stream: Stream) -> bytes:
         if name in stream.metadata:
             metadata += _chunk(number, stream.metadata[name])
     parts = [SIGNATURE, *_chunk(_HEADER, header)]
-    if stream.video:
+    if stream.video or stream.audio:
         index = b"".join(map(_varint, (sum(map(len, metadata)), *map(len, stream.chunks))))
         parts += [*_chunk(_HEADER_COPY, header), *_chunk(_INDEX, index)]
     parts += metadata
@@ -112,7 +83,7 @@ def read(data: bytes | memoryview, limits: Limits | None = None, salvage: bool =
     payloads = [chunk for chunk in framed if chunk.type == _PAYLOAD]
     lost = frozenset(number for number, chunk in enumerate(payloads) if not chunk.intact)
     if lost and not salvage:
-        what = "group of frames" if header.video else "tile"
+        what = "group of frames" if header.video else "packet" if header.audio else "tile"
         raise CorruptStream(f"{what} {min(lost)} of {header.chunk_count} is damaged: its checksum is wrong")
     if len(lost) == len(payloads):
         raise CorruptStream("nothing of the file is left")
@@ -127,8 +98,22 @@ def read(data: bytes | memoryview, limits: Limits | None = None, salvage: bool =
         chunks=tuple(chunk.payload for chunk in payloads),
         metadata={name: chunk.payload for name, chunk in _intact_metadata(framed).items()},
         video=header.video,
+        audio=header.audio,
         lost=lost,
     )
+
+
+def read_header(data: bytes | memoryview, limits: Limits | None = None) -> Header:
+    """Return a file's header; its first 128 KiB are enough. Raises as `read` does."""
+    limits = limits or Limits()
+    view = memoryview(data).cast("B")
+    _check_signature(bytes(view[: len(SIGNATURE)]))
+    first = next(_chunks(view, limits), None)
+    if first is None:
+        raise TruncatedStream("the file ends before its header")
+    if first.type != _HEADER or not first.intact:
+        raise CorruptStream("the header is damaged or missing")
+    return _checked_header(first.payload, limits)
 
 
 def describe(data: bytes | memoryview, limits: Limits | None = None) -> Description:
@@ -139,7 +124,8 @@ def describe(data: bytes | memoryview, limits: Limits | None = None) -> Descript
         codec=header.codec,
         version=header.version,
         shape=header.shape,
-        rate=float(header.video.rate) if header.video else None,
+        rate=float(header.video.rate) if header.video else header.audio.rate if header.audio else None,
+        seconds=_seconds(header, framed),
         bit_depth=header.bit_depth,
         params=header.params,
         weights=tuple(digest.hex() for digest in header.weights),
@@ -149,6 +135,18 @@ def describe(data: bytes | memoryview, limits: Limits | None = None) -> Descript
         metadata={name: c.length for name, c in _intact_metadata(framed).items()},
         chunks=tuple(chunks),
     )
+
+
+def _seconds(header: Header, framed: list[_Framed]) -> float | None:
+    """Return how long a video or sound lasts, as their `seconds` do; None of a picture."""
+    if header.audio:
+        return header.shape[1] / header.audio.rate
+    if header.video is None:
+        return None
+    times = _intact_metadata(framed).get("times")
+    if times is None:
+        return float(header.shape[0] / header.video.rate)
+    return float(unpack_times(times.payload, header.shape[0])[-1] / TICKS + 1 / header.video.rate)
 
 
 def _intact_metadata(framed: list[_Framed]) -> dict[str, _Framed]:
@@ -179,15 +177,8 @@ def _scan(data: bytes | memoryview, limits: Limits) -> tuple[Header, list[_Frame
     """Check signature, order, counts and caps; return the header and every chunk."""
     view = memoryview(data).cast("B")
     limits.check("max_input_bytes", len(view), "the file's length in bytes")
-    _check_signature(bytes(view[: len(SIGNATURE)]))
-    chunks = _chunks(view, limits)
-    first = next(chunks, None)
-    if first is None:
-        raise TruncatedStream("the file ends before its header")
-    if first.type != _HEADER or not first.intact:
-        raise CorruptStream("the header is damaged or missing")
-    header = _checked_header(first.payload, limits)
-    framed, tiles = [first], 0
+    header, chunks = read_header(view, limits), _chunks(view, limits)
+    framed, tiles = [next(chunks)], 0
     for chunk in chunks:
         _check_order(chunk, tiles, header.chunk_count, framed)
         tiles += chunk.type == _PAYLOAD
@@ -200,9 +191,11 @@ def _scan(data: bytes | memoryview, limits: Limits) -> tuple[Header, list[_Frame
 
 def _checked_header(payload: bytes, limits: Limits) -> Header:
     header = decode_header(payload)
+    limits.check("max_chunks", header.chunk_count, "the number of payload chunks")
+    if header.audio:
+        return header
     height, width = header.shape[-3:-1]
     limits.check("max_pixels", height * width, "the picture's number of pixels")
-    limits.check("max_chunks", header.chunk_count, "the number of payload chunks")
     if header.video:
         limits.check("max_frames", header.shape[0], "the number of frames")
     return header
@@ -214,49 +207,65 @@ def _salvage(data: bytes | memoryview, limits: Limits) -> tuple[Header, list[_Fr
     limits.check("max_input_bytes", len(view), "the file's length in bytes")
     if sum(a == b for a, b in zip(bytes(view[: len(SIGNATURE)]), SIGNATURE, strict=False)) < len(SIGNATURE) - 2:
         raise CorruptStream("not an .lcn file: the signature is wrong")
-    found = _walk(view, len(SIGNATURE), limits)
-    if not found or found[0].type != _HEADER or not found[0].intact:
-        found = _walk(view, _header_copy(view), limits)
-    header = _checked_header(found[0].payload, limits)
+    found = _walk(view, limits)
+    headers = [chunk for chunk in found if chunk.type in (_HEADER, _HEADER_COPY) and chunk.intact]
+    if not headers:
+        raise CorruptStream("the header is damaged or missing")
+    header = _checked_header(headers[0].payload, limits)
     index = next((chunk for chunk in found if chunk.type == _INDEX and chunk.intact), None)
-    at = _first_payload(index, header, len(view)) if index else None
-    ancillary = [chunk for chunk in found if chunk.type != _PAYLOAD]
-    if index is None or at is None:
-        payloads = [chunk for chunk in found if chunk.type == _PAYLOAD][: header.chunk_count]
+    starts = _payload_starts(index, header) if index else None
+    if starts is None:
+        ancillary, payloads = found, [chunk for chunk in found if chunk.type == _PAYLOAD][-header.chunk_count :]
     else:
-        ancillary = [chunk for chunk in ancillary if chunk.offset < at[0]]
-        payloads = [_chunk_at(view, start, end, limits) for start, end in pairwise(at)]
+        ancillary = [chunk for chunk in found if chunk.offset < starts[0]]
+        payloads = [_payload_at(view, start, end, limits) for start, end in pairwise(starts)]
     missing = header.chunk_count - len(payloads)
+    ancillary = [chunk for chunk in ancillary if chunk.type != _PAYLOAD]
     return header, [*ancillary, *payloads, *missing * [_Framed(_PAYLOAD, len(view), 0, False, b"")]]
 
 
-def _walk(view: memoryview, start: int, limits: Limits) -> list[_Framed]:
-    """Return the chunks from `start` up to where the framing breaks."""
+def _walk(view: memoryview, limits: Limits) -> list[_Framed]:
+    """Return the chunks of a damaged file: one that is not intact keeps its place only if another chunk follows it."""
     found: list[_Framed] = []
-    try:
-        for chunk in _chunks(view, limits, start):
+    at, budget = len(SIGNATURE), _SEARCHES * len(view)
+    while at < len(view) and len(found) <= limits.max_chunks:
+        chunk = _chunk_at(view, at, limits)
+        if chunk and not chunk.intact:
+            after = _end(chunk)
+            follower = _chunk_at(view, after, limits) if after < len(view) else chunk
+            chunk = chunk if follower and (follower.intact or follower is chunk) else None
+        if chunk:
             found.append(chunk)
-            limits.check("max_chunks", len(found) - 1, "the number of chunks")
-    except (CorruptStream, LimitExceeded):  # a damaged length may be a large one
-        pass
+            at = _end(chunk)
+            continue
+        at, budget = _next_intact(view, at + 1, limits, budget)
     return found
 
 
-def _header_copy(view: memoryview) -> int:
-    """Return where the copy of the header begins; raises `CorruptStream` where there is none."""
-    for at in range(len(SIGNATURE), min(len(view), _COPY_WITHIN)):
-        if view[at] == _HEADER_COPY:
-            try:
-                length, start = _read_varint(view, at + 1)
-            except CorruptStream:
-                continue
-            end = start + length
-            if length < _COPY_WITHIN and _crc(bytes(view[at:start]), bytes(view[start:end])) == bytes(view[end : end + 4]):
-                return at
-    raise CorruptStream("the header is damaged or missing")
+def _next_intact(view: memoryview, start: int, limits: Limits, budget: int) -> tuple[int, int]:
+    """Return where the next intact chunk begins, or the end, and what is left of the bytes that the search may look at."""
+    for at in range(start, min(len(view), start + _SEARCHED)):
+        chunk = _chunk_at(view, at, limits) if view[at] in _CHUNK_NAMES else None
+        if chunk and chunk.intact:
+            return at, budget
+        budget -= chunk.length if chunk else 1
+        if budget < 0:
+            break
+    return len(view), budget
 
 
-def _first_payload(index: _Framed, header: Header, size: int) -> list[int] | None:
+def _chunk_at(view: memoryview, at: int, limits: Limits) -> _Framed | None:
+    try:
+        return next(_chunks(view, limits, at), None)
+    except (CorruptStream, LimitExceeded):  # a damaged length may be a large one
+        return None
+
+
+def _end(chunk: _Framed) -> int:
+    return chunk.offset + chunk.length + 4
+
+
+def _payload_starts(index: _Framed, header: Header) -> list[int] | None:
     """Return where each payload chunk begins, and where the last ends, by the index; None where it contradicts the header."""
     view, at = memoryview(index.payload), 0
     lengths: list[int] = []
@@ -269,15 +278,15 @@ def _first_payload(index: _Framed, header: Header, size: int) -> list[int] | Non
     if len(lengths) != header.chunk_count + 1 or at < len(view):
         return None
     sizes = [1 + len(_varint(length)) + length + 4 for length in lengths[1:]]
-    return list(accumulate(sizes, initial=index.offset + index.length + 4 + lengths[0]))
+    return list(accumulate(sizes, initial=_end(index) + lengths[0]))
 
 
-def _chunk_at(view: memoryview, start: int, end: int, limits: Limits) -> _Framed:
+def _payload_at(view: memoryview, start: int, end: int, limits: Limits) -> _Framed:
     """Return the payload chunk that should lie at start .. end - 1, not intact where it does not."""
-    found = _walk(view[:end], start, limits) if end <= len(view) else []
-    if len(found) == 1 and found[0].type == _PAYLOAD:
-        return found[0]
-    return _Framed(_PAYLOAD, start, end - start, False, b"")
+    chunk = _chunk_at(view, start, limits) if end <= len(view) else None
+    if chunk and chunk.type == _PAYLOAD and _end(chunk) == end:
+        return chunk
+    return _Framed(_PAYLOAD, start, 0, False, b"")
 
 
 def _check_signature(start: bytes) -> None:
