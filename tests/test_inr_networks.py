@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -57,6 +58,14 @@ def test_a_frame_does_not_depend_on_those_decoded_with_it(architecture: str) -> 
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
     if architecture != "nirvana":
         assert float((together[0] - together[3]).detach().abs().max()) > 1e-4
+
+
+def test_interpolated_stages_with_branches_after_them() -> None:
+    spec = replace(spec_for("boost", 10_000, 4, 40, 56), enlargement="bilinear", residual="after", skip="bilinear")
+    assert Spec.from_params(spec.to_params()) == spec
+    decoder = Decoder(spec)
+    assert [(n, tuple(p.shape)) for n, p in decoder.named_parameters()] == [(n, s) for n, s, _ in spec.tensors()]
+    assert decoder(torch.arange(4)).shape == (4, 3, 40, 56)
 
 
 def test_initial_tensors_depend_on_the_seed_alone() -> None:

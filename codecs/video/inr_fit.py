@@ -28,6 +28,7 @@ __all__ = ["Budget", "Fitted", "Quantiser", "fit", "psnr_of"]
 WARM_UP = 0.05  # of the budget
 LAST_RATE = 0.002  # of the learning rate, at the end
 EMBEDDING_RATE = 5.0  # learning rate of embeddings beside that of weights: each of their values sees few pixels
+BETAS = (0.9, 0.99)  # a shorter memory of squares than Adam's usual: 0.15 dB better after 10,000 steps of a small network
 RATE_INTERVAL = 8  # steps from one estimate of the bits to the next, which then counts as often (Kwan et al. 2024, NVRC)
 REPORT_SECONDS = 0.25
 SAVE_SECONDS = 5.0
@@ -169,7 +170,7 @@ class _Run:
         slow = [tensor for name, tensor in self.tensors.items() if roles[name] != "embedding"]
         fast = [tensor for name, tensor in self.tensors.items() if roles[name] == "embedding"]
         groups = [{"params": slow, "scale": 1.0}, {"params": fast, "scale": EMBEDDING_RATE}]
-        self.optimiser = torch.optim.Adam([group for group in groups if group["params"]], self.learning_rate, fused=True)
+        self.optimiser = torch.optim.Adam([group for group in groups if group["params"]], self.learning_rate, BETAS, fused=True)
 
     def advance(self, checkpoint: Path | None) -> None:
         """Go on to the end of the budget."""

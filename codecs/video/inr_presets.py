@@ -43,6 +43,9 @@ LADDERS = (
     (2, 2),
 )
 EMBEDDING_AREA, ENCODING_AREA = 8, 128  # of the first grid: HNeRV has 2 x 4 for 640 x 1280, NeRV 8 x 16
+BOOST_CHANNELS = (6.0, 3.0, 2.0)  # beside each other: of the stem's embedding and the volumes before the second and third stage
+BOOST_INTERVALS = ((6, 2), (20, 1), (60, 1))  # frames from one of their moments to the next, and the fewest moments
+BOOST_TIME = 8
 CROPPING = 2.0  # how much more a doubling of the area by what is cropped counts than one of the first grid
 
 
@@ -145,7 +148,6 @@ def _nirvana(parameters: int, frames: int, height: int, width: int) -> Spec:
 
 
 def _boost(parameters: int, frames: int, height: int, width: int) -> Spec:
-    strides = _boost_strides(height, width)
     # half of the parameters are embeddings: the coarse ones have many moments, the fine ones few and fewer channels
     moments = [min(frames, max(least, round(frames / interval))) for interval, least in BOOST_INTERVALS]
 
@@ -153,8 +155,8 @@ def _boost(parameters: int, frames: int, height: int, width: int) -> Spec:
         stem, *volumes = (round(channels * share) for share in BOOST_CHANNELS)
         grids = tuple((i + 1, min(c, first), m) for i, (c, m) in enumerate(zip(volumes, moments[1:], strict=True)) if c)
         return Spec(
-            frames, height, width, "embedding", max(1, stem), moments[0], 0, (first,) * (len(strides) + 1), strides,
-            (1,) + (3,) * (len(strides) - 1), 3, 2, "gelu", "none", "none", "tanh", BOOST_TIME, grids,
+            frames, height, width, "embedding", max(1, stem), moments[0], 0, (first,) * 4, (4, 2, 2), (1, 3, 3),
+            3, 2, "gelu", "none", "none", "tanh", BOOST_TIME, grids,
         )  # fmt: skip
 
     def embedded(channels: float) -> int:
@@ -162,15 +164,6 @@ def _boost(parameters: int, frames: int, height: int, width: int) -> Spec:
 
     channels = max((0.1 * i for i in range(1, 1000) if embedded(0.1 * i) <= parameters / 2), default=0.1)
     return _solved(lambda first: make(channels, first), parameters)
-
-
-def _boost_strides(height: int, width: int) -> tuple[int, ...]:
-    return (4, 2, 2)
-
-
-BOOST_CHANNELS = (6.0, 3.0, 2.0)  # of the stem's embedding and of the volumes before the second and third stage
-BOOST_INTERVALS = ((6, 2), (20, 1), (60, 1))  # frames from one of their moments to the next, and the fewest moments
-BOOST_TIME = 8
 
 
 ARCHITECTURES: dict[str, Callable[[int, int, int, int], Spec]] = {

@@ -127,6 +127,8 @@ class Spec:
         """Values of the largest layer for one frame."""
         stages = zip(self.strides, self.widths[1:], range(len(self.strides)), strict=True)
         largest = [prod(self.size(i)) * max(width * stride**2, self.widths[i]) for stride, width, i in stages]
+        if self.stem == "coordinates":
+            largest.append(prod(self.base) * max(self.stem_hidden, 4 * self.stem_size))
         return max(*largest, prod(self.size(len(self.strides))) * 3 * self.head_stride**2)
 
     def to_params(self) -> list[int]:
