@@ -34,7 +34,7 @@ from .inr_rates import Ladder, elasticity_of
 from .inr_settings import InrSettings, layout_for, plan_for
 from .inr_stream import PARAM_EXACT, PARAM_SPEC, Layout, layout_of
 
-__all__ = ["VideoInr"]
+__all__ = ["Measured", "VideoInr"]
 
 FITTING, CODED = 0.9, 0.98  # parts of an encoding's progress
 LARGE_FRAME = 2**17  # pixels from which on a step of a fit may last longer than cancelling should

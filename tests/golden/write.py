@@ -39,9 +39,9 @@ STREAMS: dict[str, tuple[str, dict[str, object]]] = {
     "image-circuit-photos": ("image-circuit", {"lossless": True}),
     "image-circuit-digits": ("image-circuit", {"lossless": True, "model": "digits"}),
     "image-circuit-fashion": ("image-circuit", {"lossless": True, "model": "fashion"}),
-    "video-inr": ("video-inr", {"arch": "hnerv", "steps": 400, "parameters": 1500, "frames": 3, "jobs": 1}),
+    "video-inr": ("video-inr", {"arch": "hnerv", "steps": 200, "parameters": 1500, "frames": 3, "jobs": 1}),
     "video-inr-nirvana": ("video-inr", {"arch": "nirvana", "steps": 100, "parameters": 1500, "jobs": 1}),
-    "video-inr-exact": ("video-inr", {"steps": 400, "parameters": 1500, "frames": 3, "jobs": 1, "exact": True}),
+    "video-inr-exact": ("video-inr", {"steps": 200, "parameters": 1500, "frames": 3, "jobs": 1, "exact": True}),
 }
 
 
