@@ -239,7 +239,7 @@ def test_presets_are_sizes_and_epochs(preset: str, arch: str) -> None:
     settings = InrSettings(preset=preset, arch=arch)  # type: ignore[arg-type]
     layout = layout_for(settings, (132, 640, 1280, 3))
     assert layout.groups == (1 if preset.startswith("paper") else 2)
-    assert layout.spec.parameters == pytest.approx(PRESETS[preset].parameters, rel=0.2)
+    assert 0.7 < layout.spec.parameters / PRESETS[preset].parameters < 1.1
     plan = plan_for(settings, layout, 0, 1)
     assert plan.steps == (PRESETS[preset].epochs * -(-132 // layout.groups // PRESETS[preset].batch),)
 
