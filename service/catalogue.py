@@ -15,14 +15,16 @@ from ..codecs import compress
 from ..codecs.codec import BatchCodec, Codec
 from ..codecs.errors import DeviceUnavailable, LaconicError, WeightsMissing
 from ..codecs.registry import codec_class, codec_ids, open_codec
-from ..codecs.signals import Image
+from ..codecs.settings import takes
+from ..codecs.signals import Image, Signal, Video
 from ..codecs.weights import check_weights, pinned_weights
 from .logs import Log
 from .settings import ServiceSettings
 
-__all__ = ["Catalogue", "Served", "open_catalogue", "set_threads", "warm_late"]
+__all__ = ["CHECKPOINT", "Catalogue", "Served", "open_catalogue", "set_threads", "warm_late"]
 
-WRITERS = ("Pillow", "imagecodecs", "constriction")  # libraries whose version may change the bytes of a result
+WRITERS = ("Pillow", "imagecodecs", "av", "constriction")  # libraries whose version may change the bytes of a result
+CHECKPOINT = "checkpoint"  # a setting that is a folder of this machine: no client sets or sees it
 WARMED_LATE = ("image-lossless", "image-circuit")  # where nothing is cached, their kernels take half a minute to compile
 
 
@@ -39,6 +41,20 @@ class Served:
         """Whether the codec codes several signals at once."""
         return isinstance(self.codec, BatchCodec)
 
+    @property
+    def fits(self) -> bool:
+        """Whether encoding fits in steps, for longer than anybody waits: as a job only, which goes on after a kill."""
+        return CHECKPOINT in self.codec.Settings.model_fields
+
+    @property
+    def native(self) -> bool:
+        """Whether its streams hold files of a third-party format."""
+        return bool(getattr(self.codec, "native", False))
+
+    def takes(self, kind: str) -> bool:
+        """Whether it takes signals of a kind."""
+        return takes(type(self.codec), kind)
+
     def summary(self) -> dict[str, object]:
         """Return what /v1/codecs tells of every codec."""
         codec = self.codec
@@ -47,14 +63,17 @@ class Served:
             "id": codec.id,
             "signal": codec.signal,
             "lossless": codec.lossless or "lossless" in fields,
+            "job": self.fits,
             "device": self.device,
             "weights": list(self.weights),
             "settings": self.schema(),
         }
 
     def schema(self) -> dict[str, Any]:
-        """Return the JSON schema of the settings."""
-        return self.codec.Settings.model_json_schema()
+        """Return the JSON schema of the settings that a client may give."""
+        schema = self.codec.Settings.model_json_schema()
+        schema.get("properties", {}).pop(CHECKPOINT, None)
+        return schema
 
 
 @dataclass(frozen=True)
@@ -131,8 +150,11 @@ def _open(name: str, device: str) -> Served:
 
 
 def _warm(name: str, device: str) -> None:
-    picture = Image(np.arange(64 * 64 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 64, 3))
-    compress.decode(compress.encode(picture, name, device=device).data, device=device)
+    if CHECKPOINT in codec_class(name).Settings.model_fields:  # a fit takes long, and only jobs make one
+        return
+    frame = np.arange(64 * 64 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 64, 3)
+    signal: Signal = Image(frame) if takes(codec_class(name), "image") else Video.of(np.stack([frame, frame]))
+    compress.test(compress.encode(signal, name, device=device).data, device=device)
 
 
 def _weights(name: str) -> tuple[str, ...]:

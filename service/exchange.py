@@ -16,7 +16,7 @@ from ..codecs.errors import Cancelled
 from ..codecs.signals import Signal
 from .coding import Job
 from .lanes import Plan
-from .problems import ClientGone, RequestTimeout
+from .problems import AS_A_JOB, ClientGone, RequestTimeout
 from .runtime import Runtime
 from .settings import variable
 
@@ -107,7 +107,7 @@ class Exchange:
                 return await while_connected(work, receive)
         except TimeoutError as error:
             setting = variable("request_timeout_s")
-            raise RequestTimeout(f"not done after {limit:g} s ({self.stage}); {setting} allows more") from error
+            raise RequestTimeout(f"not done after {limit:g} s ({self.stage}); {AS_A_JOB}; {setting} allows more") from error
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # this request itself was cancelled, not its job

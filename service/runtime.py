@@ -70,7 +70,10 @@ class Runtime:
             raise InvalidSettings(f"LACONIC_CODECS has {', '.join(unknown)}; there are {', '.join(codec_ids())}")
         self.settings = settings
         self.limits = Limits(
-            max_input_bytes=max(settings.max_body_bytes, settings.max_upload_bytes), max_pixels=settings.max_pixels
+            max_input_bytes=max(settings.max_body_bytes, settings.max_upload_bytes),
+            max_pixels=settings.max_pixels,
+            max_video_pixels=settings.max_video_pixels,
+            max_frames=settings.max_frames,
         )
         self.log = log or make_log()
         self.metrics = Metrics()
