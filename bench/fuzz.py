@@ -7,20 +7,23 @@ made right again so that the damage reaches the code behind them, or random byte
 from __future__ import annotations
 
 import argparse
+import contextlib
 import resource
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from random import Random
 
 import cbor2
 from google_crc32c import value as crc32c
 
 from ..codecs import container
-from ..codecs.codec import Stream
+from ..codecs.codec import Stream, VideoFacts
 from ..codecs.errors import LaconicError
+from ..codecs.signals import Colour
 
 __all__ = ["CBOR_BOMBS", "MUTATIONS", "Mutation", "Report", "attack", "hostile_inputs", "main", "seal", "valid_files"]
 
@@ -66,6 +69,13 @@ def valid_files() -> list[bytes]:
             bit_depth=16,
             params={16: -5, 24: b"\0\xff", 300: "text", 70_000: True, 70_001: [1, -2, 2**40]},
             metadata={"icc": bytes(130), "exif": b"II*\0", "xmp": b"<x/>"},
+        ),
+        Stream(
+            "video-inr",
+            (100, 144, 176, 3),
+            (bytes(300), b"ab", bytes(90)),
+            metadata={"times": bytes([1]) * 99, "audio": b"\x1a\x45\xdf\xa3"},
+            video=VideoFacts(Fraction(30_000, 1001), Colour(1, 1, 1, True)),
         ),
     )
     return [container.write(stream) for stream in streams]
@@ -128,7 +138,7 @@ def _odd_values(rng: Random, data: bytes, files: list[bytes]) -> bytes:
     items = {rng.choice((*range(7), 16, 17, 2**32, 2**64 - 1)): rng.choice(_ODD_VALUES) for _ in range(rng.randrange(7))}
     if rng.random() < 0.7:
         items[2] = [rng.choice(_ODD_VALUES) for _ in range(rng.choice((2, 2, 3, 4)))]
-    types = [rng.choice((2, 2, 3, 0x81, 0xC5)) for _ in range(rng.randrange(4))]
+    types = [rng.choice((2, 2, 3, 0x81, 0x84, 0x85, 0xC5)) for _ in range(rng.randrange(4))]
     chunks = b"".join(seal(number, rng.randbytes(rng.randrange(8))) for number in types)
     return container.SIGNATURE + seal(1, cbor2.dumps(items, canonical=True)) + chunks
 
@@ -165,6 +175,7 @@ def attack(inputs: Iterable[bytes]) -> Report:
     for data in inputs:
         try:
             container.describe(data)
+            _read_salvaging(data)
             container.read(data)
             outcomes["read"] += 1
         except LaconicError as error:
@@ -173,6 +184,11 @@ def attack(inputs: Iterable[bytes]) -> Report:
             error.add_note(f"input: {data.hex()}")
             raise
     return Report(outcomes.total(), time.perf_counter() - start, outcomes, _peak_bytes() - before)
+
+
+def _read_salvaging(data: bytes) -> None:
+    with contextlib.suppress(LaconicError):
+        container.read(data, salvage=True)
 
 
 def _peak_bytes() -> int:

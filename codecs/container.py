@@ -25,7 +25,8 @@ _METADATA_NAMES = {number: name for name, number in _METADATA.items()}
 _CHUNK_NAMES = {_HEADER: "header", _PAYLOAD: "payload", _HEADER_COPY: "header copy", _INDEX: "index", **_METADATA_NAMES}
 
 _VARINT_CAP = 5
-_COPY_WITHIN = 2**17  # bytes from the start in which a header and its copy lie
+# Of a salvage: how far behind damage the next intact chunk is looked for, and how often the file's bytes are looked at for it.
+_SEARCHED, _SEARCHES = 2**17, 8
 
 
 @dataclass(frozen=True)
@@ -214,49 +215,65 @@ def _salvage(data: bytes | memoryview, limits: Limits) -> tuple[Header, list[_Fr
     limits.check("max_input_bytes", len(view), "the file's length in bytes")
     if sum(a == b for a, b in zip(bytes(view[: len(SIGNATURE)]), SIGNATURE, strict=False)) < len(SIGNATURE) - 2:
         raise CorruptStream("not an .lcn file: the signature is wrong")
-    found = _walk(view, len(SIGNATURE), limits)
-    if not found or found[0].type != _HEADER or not found[0].intact:
-        found = _walk(view, _header_copy(view), limits)
-    header = _checked_header(found[0].payload, limits)
+    found = _walk(view, limits)
+    headers = [chunk for chunk in found if chunk.type in (_HEADER, _HEADER_COPY) and chunk.intact]
+    if not headers:
+        raise CorruptStream("the header is damaged or missing")
+    header = _checked_header(headers[0].payload, limits)
     index = next((chunk for chunk in found if chunk.type == _INDEX and chunk.intact), None)
-    at = _first_payload(index, header, len(view)) if index else None
-    ancillary = [chunk for chunk in found if chunk.type != _PAYLOAD]
-    if index is None or at is None:
-        payloads = [chunk for chunk in found if chunk.type == _PAYLOAD][: header.chunk_count]
+    starts = _payload_starts(index, header) if index else None
+    if starts is None:
+        ancillary, payloads = found, [chunk for chunk in found if chunk.type == _PAYLOAD][-header.chunk_count :]
     else:
-        ancillary = [chunk for chunk in ancillary if chunk.offset < at[0]]
-        payloads = [_chunk_at(view, start, end, limits) for start, end in pairwise(at)]
+        ancillary = [chunk for chunk in found if chunk.offset < starts[0]]
+        payloads = [_payload_at(view, start, end, limits) for start, end in pairwise(starts)]
     missing = header.chunk_count - len(payloads)
+    ancillary = [chunk for chunk in ancillary if chunk.type != _PAYLOAD]
     return header, [*ancillary, *payloads, *missing * [_Framed(_PAYLOAD, len(view), 0, False, b"")]]
 
 
-def _walk(view: memoryview, start: int, limits: Limits) -> list[_Framed]:
-    """Return the chunks from `start` up to where the framing breaks."""
+def _walk(view: memoryview, limits: Limits) -> list[_Framed]:
+    """Return the chunks of a damaged file: one that is not intact keeps its place only if another chunk follows it."""
     found: list[_Framed] = []
-    try:
-        for chunk in _chunks(view, limits, start):
+    at, budget = len(SIGNATURE), _SEARCHES * len(view)
+    while at < len(view) and len(found) <= limits.max_chunks:
+        chunk = _chunk_at(view, at, limits)
+        if chunk and not chunk.intact:
+            after = _end(chunk)
+            follower = _chunk_at(view, after, limits) if after < len(view) else chunk
+            chunk = chunk if follower and (follower.intact or follower is chunk) else None
+        if chunk:
             found.append(chunk)
-            limits.check("max_chunks", len(found) - 1, "the number of chunks")
-    except (CorruptStream, LimitExceeded):  # a damaged length may be a large one
-        pass
+            at = _end(chunk)
+            continue
+        at, budget = _next_intact(view, at + 1, limits, budget)
     return found
 
 
-def _header_copy(view: memoryview) -> int:
-    """Return where the copy of the header begins; raises `CorruptStream` where there is none."""
-    for at in range(len(SIGNATURE), min(len(view), _COPY_WITHIN)):
-        if view[at] == _HEADER_COPY:
-            try:
-                length, start = _read_varint(view, at + 1)
-            except CorruptStream:
-                continue
-            end = start + length
-            if length < _COPY_WITHIN and _crc(bytes(view[at:start]), bytes(view[start:end])) == bytes(view[end : end + 4]):
-                return at
-    raise CorruptStream("the header is damaged or missing")
+def _next_intact(view: memoryview, start: int, limits: Limits, budget: int) -> tuple[int, int]:
+    """Return where the next intact chunk begins, or the end, and what is left of the bytes that the search may look at."""
+    for at in range(start, min(len(view), start + _SEARCHED)):
+        chunk = _chunk_at(view, at, limits) if view[at] in _CHUNK_NAMES else None
+        if chunk and chunk.intact:
+            return at, budget
+        budget -= chunk.length if chunk else 1
+        if budget < 0:
+            break
+    return len(view), budget
 
 
-def _first_payload(index: _Framed, header: Header, size: int) -> list[int] | None:
+def _chunk_at(view: memoryview, at: int, limits: Limits) -> _Framed | None:
+    try:
+        return next(_chunks(view, limits, at), None)
+    except (CorruptStream, LimitExceeded):  # a damaged length may be a large one
+        return None
+
+
+def _end(chunk: _Framed) -> int:
+    return chunk.offset + chunk.length + 4
+
+
+def _payload_starts(index: _Framed, header: Header) -> list[int] | None:
     """Return where each payload chunk begins, and where the last ends, by the index; None where it contradicts the header."""
     view, at = memoryview(index.payload), 0
     lengths: list[int] = []
@@ -269,15 +286,15 @@ def _first_payload(index: _Framed, header: Header, size: int) -> list[int] | Non
     if len(lengths) != header.chunk_count + 1 or at < len(view):
         return None
     sizes = [1 + len(_varint(length)) + length + 4 for length in lengths[1:]]
-    return list(accumulate(sizes, initial=index.offset + index.length + 4 + lengths[0]))
+    return list(accumulate(sizes, initial=_end(index) + lengths[0]))
 
 
-def _chunk_at(view: memoryview, start: int, end: int, limits: Limits) -> _Framed:
+def _payload_at(view: memoryview, start: int, end: int, limits: Limits) -> _Framed:
     """Return the payload chunk that should lie at start .. end - 1, not intact where it does not."""
-    found = _walk(view[:end], start, limits) if end <= len(view) else []
-    if len(found) == 1 and found[0].type == _PAYLOAD:
-        return found[0]
-    return _Framed(_PAYLOAD, start, end - start, False, b"")
+    chunk = _chunk_at(view, start, limits) if end <= len(view) else None
+    if chunk and chunk.type == _PAYLOAD and _end(chunk) == end:
+        return chunk
+    return _Framed(_PAYLOAD, start, 0, False, b"")
 
 
 def _check_signature(start: bytes) -> None:
