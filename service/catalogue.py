@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..codecs import compress
-from ..codecs.codec import BatchCodec, Codec
+from ..codecs.codec import BatchCodec, Codec, TargetCodec
 from ..codecs.errors import DeviceUnavailable, LaconicError, WeightsMissing
 from ..codecs.registry import codec_class, codec_ids, open_codec
 from ..codecs.settings import takes
@@ -64,6 +64,7 @@ class Served:
             "signal": codec.signal,
             "lossless": codec.lossless or "lossless" in fields,
             "job": self.fits,
+            "targets": "quality" in fields or isinstance(codec, TargetCodec),
             "device": self.device,
             "weights": list(self.weights),
             "settings": self.schema(),

@@ -191,7 +191,10 @@ class Coder:
                 return self._decode_native(job.data, self._limits, job.excerpt)
             return restore(job.data, self._limits, self._device, progress, job.excerpt)
         request, served = job.request, self._catalogue.served
-        settings = dict(request.settings) | ({} if job.checkpoint is None else {CHECKPOINT: str(job.checkpoint)})
+        settings = dict(request.settings)
+        if job.checkpoint is not None:
+            job.checkpoint.mkdir(mode=0o700, parents=True, exist_ok=True)
+            settings[CHECKPOINT] = str(job.checkpoint)
         return compress.encode(request.signal, request.codec, settings, request.target, self._device, progress, served)
 
     def _outcome(self, job: Job, value: Encoded | Signal, seconds: float) -> Outcome:

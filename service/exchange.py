@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from starlette.types import Receive
@@ -29,12 +30,14 @@ T = TypeVar("T")
 class Exchange:
     """One request's way through the service, or one background job's.
 
-    `spans` are the seconds it spent in each part, `progress` is the part of the codec's work that is done, 0..1.
+    `spans` are the seconds it spent in each part, `progress` is the part of the codec's work that is done, 0..1. `checkpoint`
+    is the folder, which need not exist, where the job's work may be kept from one attempt to the next.
     """
 
-    def __init__(self, runtime: Runtime, background: bool = False) -> None:
+    def __init__(self, runtime: Runtime, background: bool = False, checkpoint: Path | None = None) -> None:
         self.runtime = runtime
         self.background = background
+        self.checkpoint = checkpoint
         self.progress = 0.0
         self.spans: dict[str, float] = {}
         self.stage = "waiting"

@@ -26,6 +26,7 @@ from ..codecs import compress, media
 from ..codecs.errors import LaconicError, LimitExceeded
 from ..codecs.limits import Limits
 from ..codecs.signals import Image
+from .archives import write
 from .excerpts import Excerpt, restore
 from .packing import Reply, pack_signal, unpack_signal
 
@@ -43,7 +44,7 @@ def _read(body: memoryview, asked: Mapping[str, Any]) -> Reply:
 
 
 def _write(body: memoryview, asked: Mapping[str, Any]) -> Reply:
-    return {}, [media.write(unpack_signal(asked["signal"], body), asked["form"], asked["quality"])]
+    return {}, [write(unpack_signal(asked["signal"], body), asked["form"], asked["quality"])]
 
 
 def _decode(body: memoryview, asked: Mapping[str, Any]) -> Reply:

@@ -10,11 +10,12 @@ from fastapi.openapi.utils import get_openapi
 from . import problems
 from .authentication import scope_of
 from .catalogue import Catalogue
+from .forms import OUTPUT_FORMATS
 from .openapi_jobs import JOB_SCHEMAS, describe_jobs, job_accepted, job_headers
 from .openapi_uploads import describe_uploads
 from .problems import PROBLEMS
 from .runtime import Runtime
-from .work import MEDIA_TYPE, OUTPUT_FORMATS
+from .work import MEDIA_TYPE
 
 __all__ = ["openapi_schema"]
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from .job_store import STATES
 from .routes_jobs import LONGEST_PAGE, LONGEST_POLL_S
-from .work import MEDIA_TYPE, OUTPUT_FORMATS
+from .forms import OUTPUT_FORMATS
+from .work import MEDIA_TYPE
 
 __all__ = ["JOB_SCHEMAS", "describe_jobs", "job_accepted", "job_headers"]
 

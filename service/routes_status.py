@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from .forms import OUTPUT_FORMATS
 from .problems import NoSuchCodec
 from .runtime import Runtime
-from .work import OUTPUT_FORMATS
 
 __all__ = ["router"]
 

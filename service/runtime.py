@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
@@ -17,6 +18,7 @@ from ..codecs.errors import InvalidSettings
 from ..codecs.limits import Limits
 from ..codecs.registry import codec_ids
 from ..codecs.signals import Signal
+from . import archives
 from .allowances import Allowances
 from .body import BodyReader
 from .catalogue import Catalogue, open_catalogue, set_threads, warm_late
@@ -56,6 +58,14 @@ class Media(Protocol):
         ...
 
 
+class _Here:
+    """`Media` in this process."""
+
+    read_header = staticmethod(media.read_header)
+    read = staticmethod(media.read)
+    write = staticmethod(archives.write)
+
+
 class Runtime:
     """The state behind the routes; belongs to one event loop. `open` runs it for as long as the block lasts.
 
@@ -84,7 +94,7 @@ class Runtime:
             from .sandbox import Sandbox  # needs resource limits, which not every system has
 
             self.sandbox = Sandbox(2 * (settings.workers + 1), self.limits, settings.media_timeout_s)
-        self.media: Media = self.sandbox or media
+        self.media: Media = self.sandbox or _Here()
         self.gate = Gate(2 * settings.max_batch, 4 * settings.max_pixels)
         self.owner = DeviceOwner[Job, Outcome](
             self._run, settings, self._prepare, self.metrics.batch.observe, lambda: set_threads(settings.threads)
@@ -129,7 +139,7 @@ class Runtime:
             outcomes = self.coder.run(jobs)
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(job, EncodeJob) and isinstance(outcome, Outcome) and isinstance(outcome.value, Encoded):
-                self.metrics.compressed(outcome.value.codec, job.request.signal.array.nbytes, len(outcome.value.data))
+                self.metrics.compressed(outcome.value.codec, _bytes_of(job.request.signal), len(outcome.value.data))
         return outcomes
 
     @property
@@ -191,3 +201,8 @@ class Runtime:
             if self.sandbox:
                 self.sandbox.stop()
             self.jobs.close()
+
+
+def _bytes_of(signal: Signal) -> int:
+    """Return the bytes of a signal's samples."""
+    return math.prod(signal.shape) * signal.bit_depth // 8

@@ -72,10 +72,12 @@ export class SettingsForm {
   #aims() {
     const aims = [];
     const lossless = byId("codec").value === AUTO ? this.#codecs.some((codec) => codec.lossless) : this.#codec().lossless;
-    if (this.#properties().quality) {
-      aims.push(["quality", "a quality"], ...Object.entries(TARGETS).map(([name, [text]]) => [name, text]));
+    if (this.#properties().quality) aims.push(["quality", "a quality"]);
+    else if (!lossless) aims.push(["lossless", "what the codec does"]);
+    if (byId("codec").value === AUTO ? this.#properties().quality : this.#codec().targets) {
+      aims.push(...Object.entries(TARGETS).map(([name, [text]]) => [name, text]));
     }
-    return lossless || !aims.length ? [...aims, ["lossless", lossless ? "no loss" : "what the codec does"]] : aims;
+    return lossless ? [...aims, ["lossless", "no loss"]] : aims;
   }
 
   #rebuild(silent = false) {
