@@ -25,7 +25,7 @@ from PIL import Image as Pillow
 from ..codecs import compress, media
 from ..codecs.errors import LaconicError, LimitExceeded
 from ..codecs.limits import Limits
-from ..codecs.signals import Image
+from ..codecs.signals import Image, Video
 from .archives import write
 from .excerpts import Excerpt, restore
 from .packing import Reply, pack_signal, unpack_signal
@@ -40,7 +40,11 @@ def _read_header(body: memoryview, asked: Mapping[str, Any]) -> Reply:
 
 
 def _read(body: memoryview, asked: Mapping[str, Any]) -> Reply:
-    return pack_signal(media.read(bytes(body), Limits(**asked["limits"])))
+    limits = Limits(**asked["limits"])
+    signal = media.read(bytes(body), limits)
+    if isinstance(signal, Video):
+        limits.check("max_video_pixels", signal.pixels, "the video's number of pixels, of all frames")
+    return pack_signal(signal)
 
 
 def _write(body: memoryview, asked: Mapping[str, Any]) -> Reply:

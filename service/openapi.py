@@ -22,6 +22,7 @@ __all__ = ["openapi_schema"]
 Schema = dict[str, Any]  # OpenAPI documents are free-form JSON
 
 _BINARY: Schema = {"type": "string", "format": "binary", "minLength": 1}
+FRAMES_PATTERN = "^[0-9]{0,9}:[0-9]{0,9}$"
 _COMMON = (500, 503)
 _CODING = (400, 408, 413, 415, 422, 429, 500, 501, 503, 504)
 
@@ -74,12 +75,15 @@ def _describe_coding(paths: Schema) -> None:
         operation["responses"] = {"200": _json_answer({"type": "object"}), **_problems(_CODING)}
     encode["responses"]["200"] = _answer("The .lcn file", MEDIA_TYPE, _BINARY)
     decode["responses"]["200"] = {
-        "description": "The picture, in the form that Accept asks for",
+        "description": "The picture, the video, or the frames of it, in the form that Accept asks for",
+        "headers": {"X-Laconic-Lost": {"schema": {"type": "string"}, "description": "frames that damage took: 8:16, 40:48"}},
         "content": {kind: {"schema": _BINARY} for kind in OUTPUT_FORMATS},
     }
     decode["responses"] |= _problems((406,))
     decode["parameters"] = [
-        _parameter("quality", {"type": "integer", "minimum": 0, "maximum": 100}, "of a lossy output format")
+        _parameter("quality", {"type": "integer", "minimum": 0, "maximum": 100}, "of a lossy output format"),
+        _parameter("frames", {"type": "string", "pattern": FRAMES_PATTERN, "examples": ["0:25"]}, "of a video, the last excluded"),
+        _parameter("salvage", {"type": "boolean", "default": False}, "decode what damage has left of a video"),
     ]
     encode["parameters"] = []
     for operation in (encode, decode):

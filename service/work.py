@@ -26,6 +26,7 @@ __all__ = ["EXTENSIONS", "MEDIA_TYPE", "Decoding", "Encoding", "Result", "Work",
 MEDIA_TYPE = "application/vnd.laconic"
 EXTENSIONS = {MEDIA_TYPE: ".lcn"} | {form.media_type: form.extension for form in OUTPUT_FORMATS.values()}
 MEDIA_TYPES = {form.name: form.media_type for form in OUTPUT_FORMATS.values()}
+COUNTED = ("mp4", "mov")  # formats that list their frames; of others the header's number is a guess
 ALL_FRAMES = "the video's number of pixels, of all frames"
 
 
@@ -76,10 +77,9 @@ class Encoding:
         runtime, options = exchange.runtime, self.options
         with exchange.place():
             header = await exchange.in_pool("read", runtime.media.read_header, body, runtime.limits)
-            pixels = header.height * header.width * getattr(header, "frames", 1)
-            kind = media.FORMATS[header.format].signal
+            kind, pixels = media.FORMATS[header.format].signal, _most_pixels(header, len(body), runtime.limits)
             plan = runtime.coder.encode_plan(options.codec, options.settings, options.target, pixels, kind)
-            limits = replace(runtime.limits, max_video_pixels=min(pixels, runtime.limits.max_video_pixels))
+            limits = replace(runtime.limits, max_video_pixels=pixels)
             async with exchange.room(plan):
                 signal = await exchange.in_media_pool("read", header.format, pixels, runtime.media.read, body, limits)
                 job = runtime.coder.encode_job(batches.Request(signal, options.codec, options.settings, options.target))
@@ -136,6 +136,17 @@ def work_of(op: str, query: QueryParams, forms: str, catalogue: Catalogue) -> Wo
     if op == "encode":
         return Encoding(encode_options(query, catalogue))
     return Decoding(Forms.parse(forms), decode_options(query))
+
+
+def _most_pixels(header: media.Header, size: int, limits: Limits) -> int:
+    """Return a bound of the pixels of all frames of a file of so many bytes; raises `LimitExceeded` for too many."""
+    pixels = header.height * header.width * header.frames
+    if media.FORMATS[header.format].signal != "video":
+        return pixels
+    limits.check("max_video_pixels", pixels, ALL_FRAMES)
+    if header.format in COUNTED:
+        return pixels
+    return min(size, limits.max_video_pixels) if header.format == "y4m" else limits.max_video_pixels
 
 
 def _facts(body: bytes, limits: Limits, salvage: bool) -> tuple[str, tuple[int, ...], int]:
