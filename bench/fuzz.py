@@ -21,7 +21,7 @@ import cbor2
 from google_crc32c import value as crc32c
 
 from ..codecs import container
-from ..codecs.codec import Stream, VideoFacts
+from ..codecs.codec import AudioFacts, Stream, VideoFacts
 from ..codecs.errors import LaconicError
 from ..codecs.signals import Colour
 
@@ -76,6 +76,17 @@ def valid_files() -> list[bytes]:
             (bytes(300), b"ab", bytes(90)),
             metadata={"times": bytes([1]) * 99, "audio": b"\x1a\x45\xdf\xa3"},
             video=VideoFacts(Fraction(30_000, 1001), Colour(1, 1, 1, True)),
+        ),
+        Stream(
+            "third.party-2",
+            (
+                2,
+                48_000,
+            ),
+            (b"packet", b""),
+            bit_depth=24,
+            metadata={"tags": b"{}"},
+            audio=AudioFacts(48_000, "stereo"),
         ),
     )
     return [container.write(stream) for stream in streams]

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
     from .targets import Target
 
-__all__ = ["BatchCodec", "Codec", "CodecSettings", "ParamValue", "Progress", "Stream", "TargetCodec", "VideoFacts"]
+__all__ = [
+    "AudioFacts",
+    "BatchCodec",
+    "Codec",
+    "CodecSettings",
+    "ParamValue",
+    "Progress",
+    "Stream",
+    "TargetCodec",
+    "VideoFacts",
+]
 
 ParamValue = int | bytes | str | bool | list[int]
 
@@ -40,16 +50,24 @@ class VideoFacts:
 
 
 @dataclass(frozen=True)
+class AudioFacts:
+    """What a header says of sound beside its shape: samples per second, and the channels' layout."""
+
+    rate: int
+    layout: str
+
+
+@dataclass(frozen=True)
 class Stream:
     """What the container writes: enough to decode, and nothing else.
 
-    `shape` is the shape of the decoded array: three numbers for a picture, four for a video. `params` are the codec's own
-    small values, keyed by integers from 16 up. `weights` are the first 8 bytes of the SHA-256 of each weights file that
-    decoding needs. `chunks` are self-contained payloads (one per tile or group of frames), of which those numbered in `lost`
-    were damaged and are empty. `digest` is a 2-byte checksum of all symbols (empty for codecs that check themselves).
-    `metadata` holds "icc", "exif" and "xmp" payloads, and "audio" and "times" of a video, whose frame rate and colour are in
-    `video`. `known`, never written, are samples that the receiver has already, for
-    files that hold only the others.
+    `shape` is that of the decoded array: three numbers for a picture, four for a video, two for sound. `params` are the
+    codec's own small values, keyed by integers from 16 up. `weights` are the first 8 bytes of the SHA-256 of each weights
+    file that decoding needs. `chunks` are self-contained payloads (one per tile or group of frames), of which those numbered in
+    `lost` were damaged and are empty. `digest` is a 2-byte checksum of all symbols (empty for codecs that check themselves).
+    `metadata` holds "icc", "exif" and "xmp" payloads, "audio" and "times" of a video, whose frame rate and colour are in
+    `video`, and "tags" of sound, whose rate and layout are in `audio`. `known`, never written, are samples that the receiver
+    has already, for files that hold only the others.
     """
 
     codec: str
@@ -62,6 +80,7 @@ class Stream:
     digest: bytes = b""
     metadata: Mapping[str, bytes] = field(default_factory=dict)
     video: VideoFacts | None = None
+    audio: AudioFacts | None = None
     lost: frozenset[int] = frozenset()
     known: NDArray[np.uint8] | None = None
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from . import container
 from . import device as devices
-from .codec import Codec, CodecSettings, Progress, Stream, TargetCodec, VideoFacts
+from .codec import AudioFacts, Codec, CodecSettings, Progress, Stream, TargetCodec, VideoFacts
 from .errors import CorruptStream, InvalidSettings, LaconicError, UnsupportedMedia, WeightsMissing
 from .limits import Limits
 from .registry import codec_class, codec_ids, open_codec
 from .settings import codecs_with, is_lossless, make_settings, settings_used, takes
-from .signals import Signal, Video
+from .signals import Audio, Signal, Video
 from .targets import Target, search
 from .video.timing import pack_times, unpack_times
 
@@ -118,6 +118,8 @@ def decode(
     stream = container.read(data, limits, salvage)
     if stream.video and whole:
         limits.check("max_video_pixels", math.prod(stream.shape[:3]), "the video's number of pixels, of all frames")
+    if stream.audio and whole:
+        limits.check("max_samples", math.prod(stream.shape), "the sound's number of samples, of all channels")
     if known is not None:
         stream = replace(stream, known=known)
     return finished(codec_of(stream, device).decode(stream, progress), stream)
@@ -126,8 +128,8 @@ def decode(
 def test(data: bytes, limits: Limits | None = None, device: str = "auto") -> None:
     """Check an .lcn file by decoding it, checksums of symbols included; raises as `decode` does."""
     signal = decode(data, limits, device, whole=False)
-    if isinstance(signal, Video):
-        for _ in signal.source.read(0, signal.shape[0]):
+    if isinstance(signal, Video | Audio):
+        for _ in signal.source.read(0, signal.shape[0 if isinstance(signal, Video) else 1]):
             pass
 
 
@@ -147,11 +149,13 @@ def codec_of(stream: Stream, device: str) -> Codec:
 
 def packed(stream: Stream, signal: Signal, settings: CodecSettings, seconds: float, device: str) -> Encoded:
     """Return the file of a stream, with what the signal has beside its samples."""
-    metadata, video = dict(signal.metadata), None
+    metadata, video, audio = dict(signal.metadata), None, None
+    if isinstance(signal, Audio):
+        audio = AudioFacts(signal.rate, signal.layout)
     if isinstance(signal, Video):
         video = VideoFacts(signal.rate, signal.colour)
         metadata |= {} if signal.times is None else {"times": pack_times(signal.times)}
-    data = container.write(replace(stream, metadata=metadata, video=video))
+    data = container.write(replace(stream, metadata=metadata, video=video, audio=audio))
     return Encoded(data, stream.codec, settings_used(settings), seconds, device, signal.pixels)
 
 
@@ -161,6 +165,8 @@ def finished(signal: Signal, stream: Stream) -> Signal:
         raise CorruptStream(f"the payload holds {signal.shape} at {signal.bit_depth} bits, not what the header says")
     metadata = dict(stream.metadata)
     packed_times = metadata.pop("times", None)
+    if isinstance(signal, Audio) and stream.audio:
+        return replace(signal, metadata=metadata, rate=stream.audio.rate, layout=stream.audio.layout)
     if not isinstance(signal, Video) or stream.video is None:
         return replace(signal, metadata=metadata)
     times = None if packed_times is None else unpack_times(packed_times, signal.shape[0])

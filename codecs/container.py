@@ -19,7 +19,7 @@ __all__ = ["SIGNATURE", "Chunk", "Description", "Limits", "describe", "is_laconi
 SIGNATURE = b"\x8cLC\r\n\x1a\n\x01"
 
 _HEADER, _PAYLOAD, _ANCILLARY = 0x01, 0x02, 0x80
-_METADATA = {"icc": 0x81, "exif": 0x82, "xmp": 0x83, "times": 0x86, "audio": 0x87}
+_METADATA = {"icc": 0x81, "exif": 0x82, "xmp": 0x83, "times": 0x86, "audio": 0x87, "tags": 0x88}
 _HEADER_COPY, _INDEX = 0x84, 0x85
 _METADATA_NAMES = {number: name for name, number in _METADATA.items()}
 _CHUNK_NAMES = {_HEADER: "header", _PAYLOAD: "payload", _HEADER_COPY: "header copy", _INDEX: "index", **_METADATA_NAMES}
@@ -43,9 +43,10 @@ class Chunk:
 class Description:
     """What a file says of itself, without decoding it.
 
-    `shape` is (H, W, C), of a video (T, H, W, 3) with its frames per second in `rate`. `weights` are the digests in
-    hexadecimal, `digest` the symbol checksum in hexadecimal or "". `payload_bytes` counts the payload chunks' payloads,
-    `metadata` gives each kind's length in bytes, `chunks` are all chunks in file order, damaged ones included.
+    `shape` is (H, W, C), of a video (T, H, W, 3) with its frames per second in `rate`, of sound (C, N) with its samples per
+    second. `weights` are the digests in hexadecimal, `digest` the symbol checksum in hexadecimal or "". `payload_bytes`
+    counts the payload chunks' payloads, `metadata` gives each kind's length in bytes, `chunks` are all chunks in file order,
+    damaged ones included.
     """
 
     codec: str
@@ -92,7 +93,7 @@ def write(stream: Stream) -> bytes:
         if name in stream.metadata:
             metadata += _chunk(number, stream.metadata[name])
     parts = [SIGNATURE, *_chunk(_HEADER, header)]
-    if stream.video:
+    if stream.video or stream.audio:
         index = b"".join(map(_varint, (sum(map(len, metadata)), *map(len, stream.chunks))))
         parts += [*_chunk(_HEADER_COPY, header), *_chunk(_INDEX, index)]
     parts += metadata
@@ -113,7 +114,7 @@ def read(data: bytes | memoryview, limits: Limits | None = None, salvage: bool =
     payloads = [chunk for chunk in framed if chunk.type == _PAYLOAD]
     lost = frozenset(number for number, chunk in enumerate(payloads) if not chunk.intact)
     if lost and not salvage:
-        what = "group of frames" if header.video else "tile"
+        what = "group of frames" if header.video else "packet" if header.audio else "tile"
         raise CorruptStream(f"{what} {min(lost)} of {header.chunk_count} is damaged: its checksum is wrong")
     if len(lost) == len(payloads):
         raise CorruptStream("nothing of the file is left")
@@ -128,6 +129,7 @@ def read(data: bytes | memoryview, limits: Limits | None = None, salvage: bool =
         chunks=tuple(chunk.payload for chunk in payloads),
         metadata={name: chunk.payload for name, chunk in _intact_metadata(framed).items()},
         video=header.video,
+        audio=header.audio,
         lost=lost,
     )
 
@@ -140,7 +142,7 @@ def describe(data: bytes | memoryview, limits: Limits | None = None) -> Descript
         codec=header.codec,
         version=header.version,
         shape=header.shape,
-        rate=float(header.video.rate) if header.video else None,
+        rate=float(header.video.rate) if header.video else header.audio.rate if header.audio else None,
         bit_depth=header.bit_depth,
         params=header.params,
         weights=tuple(digest.hex() for digest in header.weights),
@@ -201,9 +203,11 @@ def _scan(data: bytes | memoryview, limits: Limits) -> tuple[Header, list[_Frame
 
 def _checked_header(payload: bytes, limits: Limits) -> Header:
     header = decode_header(payload)
+    limits.check("max_chunks", header.chunk_count, "the number of payload chunks")
+    if header.audio:
+        return header
     height, width = header.shape[-3:-1]
     limits.check("max_pixels", height * width, "the picture's number of pixels")
-    limits.check("max_chunks", header.chunk_count, "the number of payload chunks")
     if header.video:
         limits.check("max_frames", header.shape[0], "the number of frames")
     return header

@@ -9,9 +9,9 @@ from typing import Any, NoReturn, cast
 
 import cbor2
 
-from .codec import ParamValue, Stream, VideoFacts
+from .codec import AudioFacts, ParamValue, Stream, VideoFacts
 from .errors import CorruptStream
-from .signals import Colour
+from .signals import LAYOUTS, Colour
 
 __all__ = ["CODEC_NUMBERS", "Header", "decode_header", "encode_header"]
 
@@ -31,9 +31,10 @@ CODEC_NUMBERS = {
 }
 
 _CODEC_NAMES = {number: name for name, number in CODEC_NUMBERS.items()}
+_LAYOUT = re.compile(r"[a-zA-Z0-9.()+ ]{1,64}")
 _THIRD_PARTY_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
-_CODEC, _VERSION, _SHAPE, _BIT_DEPTH, _DIGESTS, _CHUNK_COUNT, _VIDEO, _FIRST_PARAM = 0, 1, 2, 3, 4, 5, 6, 16
+_CODEC, _VERSION, _SHAPE, _BIT_DEPTH, _DIGESTS, _CHUNK_COUNT, _VIDEO, _AUDIO, _FIRST_PARAM = 0, 1, 2, 3, 4, 5, 6, 7, 16
 _DEFAULTS: dict[int, object] = {_CODEC: 1, _VERSION: 1, _BIT_DEPTH: 8, _DIGESTS: b"", _CHUNK_COUNT: 1}
 _HEADER_CAP, _WEIGHTS_CAP = 65_536, 64
 _DIGEST_BYTES, _CHECKSUM_BYTES = 8, 2
@@ -51,6 +52,7 @@ class Header:
     digest: bytes
     chunk_count: int
     video: VideoFacts | None
+    audio: AudioFacts | None
     params: dict[int, ParamValue]
 
 
@@ -76,6 +78,8 @@ def encode_header(stream: Stream) -> bytes:
         rate, colour = stream.video.rate, stream.video.colour
         codes = [colour.primaries, colour.transfer, colour.matrix, int(colour.full_range)]
         items[_VIDEO] = [rate.numerator, rate.denominator, *([] if colour == Colour() else codes)]
+    if stream.audio:
+        items[_AUDIO] = [stream.audio.rate, stream.audio.layout]
     items = {key: value for key, value in items.items() if key not in _DEFAULTS or value != _DEFAULTS[key]}
     if any(type(key) is not int or key < _FIRST_PARAM for key in stream.params):
         raise CorruptStream(f"a codec's parameters have integer keys from {_FIRST_PARAM} up")
@@ -93,15 +97,19 @@ def decode_header(payload: bytes) -> Header:
     weights, digest = _digests(items[_DIGESTS])
     params = {key: _param(key, value) for key, value in items.items() if key >= _FIRST_PARAM}
     video = _video(items[_VIDEO]) if _VIDEO in items else None
+    audio = _audio(items[_AUDIO]) if _AUDIO in items else None
+    if video and audio:
+        raise CorruptStream("the header is of a video and of sound")
     return Header(
         codec=_codec_name(items[_CODEC]),
         version=_integer(items[_VERSION], 1, 65_535, "the codec's version"),
-        shape=_picture_shape(items.get(_SHAPE)) if video is None else _video_shape(items.get(_SHAPE)),
-        bit_depth=_bit_depth(items[_BIT_DEPTH]),
+        shape=(_video_shape if video else _audio_shape if audio else _picture_shape)(items.get(_SHAPE)),
+        bit_depth=_audio_bits(items[_BIT_DEPTH]) if audio else _bit_depth(items[_BIT_DEPTH]),
         weights=weights,
         digest=digest,
         chunk_count=_integer(items[_CHUNK_COUNT], 1, 2**32 - 1, "the number of payload chunks"),
         video=video,
+        audio=audio,
         params=params,
     )
 
@@ -169,6 +177,26 @@ def _video(value: object) -> VideoFacts:
     if colour == Colour():
         raise CorruptStream("the video's colour is the default, which is left out")
     return VideoFacts(rate, colour)
+
+
+def _audio_shape(value: object) -> tuple[int, int]:
+    if type(value) is not list or len(value) != 2:
+        raise CorruptStream("the sound's shape is missing or malformed")
+    channels = _integer(value[0], 1, len(LAYOUTS), "the number of channels")
+    return channels, _integer(value[1], 0, 2**40, "the number of samples")
+
+
+def _audio(value: object) -> AudioFacts:
+    if type(value) is not list or len(value) != 2 or type(value[1]) is not str or not _LAYOUT.fullmatch(value[1]):
+        raise CorruptStream("the sound's rate and layout are malformed")
+    return AudioFacts(_integer(value[0], 1, 2**31 - 1, "the sampling rate"), value[1])
+
+
+def _audio_bits(value: object) -> int:
+    bits = _integer(value, 8, 32, "the number of bits per sample")
+    if 24 < bits < 32:
+        raise CorruptStream("the number of bits per sample is neither 8 to 24 nor 32")
+    return bits
 
 
 def _picture_shape(value: object) -> tuple[int, int, int]:

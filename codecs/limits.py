@@ -11,9 +11,10 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True)
 class Limits:
-    """Upper bounds for one input, in bytes, pixels (width x height), frames or chunks.
+    """Upper bounds for one input, in bytes, pixels (width x height), frames, samples or chunks.
 
-    `max_video_pixels` bounds the pixels of all frames of a video that are in memory at once.
+    `max_video_pixels` bounds the pixels of all frames of a video that are in memory at once, `max_samples` the samples of
+    all channels of sound.
     """
 
     max_input_bytes: int = 256 * 2**20
@@ -24,6 +25,7 @@ class Limits:
     max_frames: int = 1_000_000
     max_video_pixels: int = 512_000_000
     max_audio_bytes: int = 128 * 2**20
+    max_samples: int = 2**30
 
     def check(self, setting: str, actual: int, limit: str) -> None:
         """Raise `LimitExceeded` if `actual` is above the bound called `setting`; `limit` says in words what is bounded."""

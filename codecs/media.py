@@ -12,12 +12,15 @@ from .errors import UnsupportedMedia
 from .image import readers, writers
 from .image.readers import Header, from_pillow
 from .limits import Limits
-from .signals import Image, Pictures, Samples, Signal
+from .signals import Image, Pictures, Samples, Signal, Video
+from .video import readers as video_readers
+from .video import writers as video_writers
 
 __all__ = ["FORMATS", "Header", "MediaFormat", "from_pillow", "read", "read_header", "sniff", "write"]
 
 DEFAULT_QUALITY = {"jpeg": 90, "avif": 80}  # the other formats are lossless unless a quality is asked for
 AVIF_BRANDS = (b"avif", b"avis")
+MP4_BRANDS = (b"iso", b"mp4", b"avc1", b"M4V", b"mmp4", b"3gp", b"3g2", b"f4v", b"dash", b"cmf", b"MSNV", b"NDS")
 MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "png"),
     (b"\xff\xd8\xff", "jpeg"),
@@ -29,18 +32,22 @@ MAGIC = (
     (b"II*\x00", "tiff"),
     (b"MM\x00*", "tiff"),
     (b"\x93NUMPY", "npy"),
+    (b"YUV4MPEG2 ", "y4m"),
 )
+EBML, DOCTYPE_WEBM = b"\x1aE\xdf\xa3", b"\x42\x82\x84webm"
+QUICKTIME_BRAND, QUICKTIME_BOXES = b"qt  ", (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 
 
 @dataclass(frozen=True)
 class MediaFormat:
-    """A kind of file: `signal` is the kind of signal in it, `writes` whether `write` makes it."""
+    """A kind of file: `signal` is the kind of signal in it, `writes` and `reads` whether `write` makes and `read` takes it."""
 
     name: str
     extension: str
     media_type: str
     signal: str
     writes: bool
+    reads: bool = True
 
 
 FORMATS: dict[str, MediaFormat] = {
@@ -56,8 +63,16 @@ FORMATS: dict[str, MediaFormat] = {
         MediaFormat("gif", ".gif", "image/gif", "image", False),
         MediaFormat("bmp", ".bmp", "image/bmp", "image", False),
         MediaFormat("tiff", ".tiff", "image/tiff", "image", False),
+        MediaFormat("mp4", ".mp4", "video/mp4", "video", True),
+        MediaFormat("webm", ".webm", "video/webm", "video", True),
+        MediaFormat("mkv", ".mkv", "video/x-matroska", "video", True),
+        MediaFormat("y4m", ".y4m", "video/x-yuv4mpeg", "video", True),
+        MediaFormat("mov", ".mov", "video/quicktime", "video", False),
+        MediaFormat("avi", ".avi", "video/x-msvideo", "video", False),
+        MediaFormat("zip", ".zip", "application/zip", "video", True, reads=False),
     )
 }
+READ = [form.name for form in FORMATS.values() if form.reads]
 
 
 def sniff(data: bytes) -> str:
@@ -68,33 +83,61 @@ def sniff(data: bytes) -> str:
             return name
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "webp"
-    if start[4:8] == b"ftyp" and any(brand in AVIF_BRANDS for brand in _brands(start)):
-        return "avif"
+    if start[:4] == b"RIFF" and start[8:12] == b"AVI ":
+        return "avi"
+    if start[:4] == EBML:
+        return "webm" if DOCTYPE_WEBM in start else "mkv"
+    if start[4:8] == b"ftyp":
+        brands = _brands(start)
+        if any(brand in AVIF_BRANDS for brand in brands):
+            return "avif"
+        if brands[:1] == [QUICKTIME_BRAND]:
+            return "mov"
+        if any(brand.startswith(MP4_BRANDS) for brand in brands):
+            return "mp4"
+    if start[4:8] in QUICKTIME_BOXES:
+        return "mov"
     if len(start) > 2 and start[:1] == b"P" and start[1:2] in b"123456" and start[2:3] in b" \t\r\n#":
         return "ppm"
-    raise UnsupportedMedia(f"these bytes are no media that we read; we read {', '.join(FORMATS)}")
+    raise UnsupportedMedia(f"these bytes are no media that we read; we read {', '.join(READ)}")
 
 
 def read_header(data: bytes, limits: Limits | None = None) -> Header:
-    """Return (format, height, width, channels) without decoding a pixel.
+    """Return (format, height, width, channels, frames) without decoding pixels, but for the first frame of a video.
 
-    Height and width are of the upright picture. Raises `UnsupportedMedia`, `CorruptMedia`, and `LimitExceeded` for more
-    bytes or pixels than the limits allow.
+    Height and width are of the upright picture; how many frames a video has, its file may not know. Raises
+    `UnsupportedMedia`, `CorruptMedia`, and `LimitExceeded` for more bytes or pixels than the limits allow.
     """
     limits = limits or Limits()
     limits.check("max_input_bytes", len(data), "the file's length in bytes")
-    header = readers.read_header(data, sniff(data))
+    name = sniff(data)
+    if FORMATS[name].signal == "video" or (name == "gif" and video_readers.is_animated(data, limits)):
+        return video_readers.read_header(data, name, limits)
+    header = readers.read_header(data, name)
     limits.check("max_pixels", header.height * header.width, "the picture's number of pixels")
     return header
 
 
-def read(data: bytes, limits: Limits | None = None) -> Signal:
-    """Return the signal in a media file; of several pictures in one file the first.
+def read(data: bytes, limits: Limits | None = None, kind: str | None = None) -> Signal:
+    """Return the signal in a media file, which must be of a `kind`, "image" or "video", where one is given.
+
+    A GIF of several frames is a video unless an image is asked for; of several pictures in another file the first is returned.
 
     Pictures come out upright; palettes as RGB, CMYK as RGB (without its profile), two levels as grey; 16 bits stay; an
     alpha channel that is opaque everywhere is dropped. ICC, EXIF and XMP payloads are kept. Raises as `read_header` does.
     """
     limits = limits or Limits()
+    limits.check("max_input_bytes", len(data), "the file's length in bytes")
+    name = sniff(data)
+    moves = FORMATS[name].signal == "video"
+    if moves and kind == "image":
+        raise UnsupportedMedia(f"a picture is asked for, and {name} files hold videos")
+    if name == "gif" and kind != "image":
+        moves = kind == "video" or video_readers.is_animated(data, limits)
+    if moves:
+        return video_readers.read_video(data, name, limits)
+    if kind == "video":
+        raise UnsupportedMedia(f"a video is asked for, and {name} files hold pictures")
     header = read_header(data, limits)
     image = readers.read_image(data, header.format)
     limits.check("max_metadata_bytes", sum(map(len, image.metadata.values())), "the metadata's length in bytes")
@@ -107,14 +150,19 @@ def write(signal: Signal, format: str, quality: int | None = None) -> bytes:  # 
     """Return the signal as a media file with the metadata that the format can hold.
 
     Without a `quality` (0..100) png, webp, jxl, npy and ppm are lossless, jpeg is written at 90 and avif at 80; png, npy and
-    ppm are always lossless. Raises `UnsupportedMedia` for a format that is not written or cannot hold the signal.
+    ppm are always lossless. Videos: `video.writers.write_to`. Raises `UnsupportedMedia` for a format that is not written or
+    cannot hold the signal.
     """
+    if isinstance(signal, Video):
+        return video_writers.write(signal, format, quality)
     if isinstance(signal, Pictures):
         if format == "npy":
             return writers.npy(signal.array)
         signal = signal.strip()
     make = WRITERS.get(format)
-    if make is None:
+    if format in video_writers.WRITERS and make is None:
+        raise UnsupportedMedia(f"{format} files hold videos; a picture is written as {', '.join(WRITERS)}")
+    if make is None or not isinstance(signal, Image):
         raise UnsupportedMedia(f"{format!r} is not a format that we write; we write {', '.join(WRITERS)}")
     return make(signal.array, DEFAULT_QUALITY.get(format) if quality is None else quality, signal.metadata)
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .signals import Samples, Signal, Video
+from .signals import Audio, Samples, Signal, Video
 
 __all__ = ["psnr"]
 
@@ -22,6 +22,8 @@ def psnr(reference: Signal, decoded: Signal) -> float:
     """
     if reference.shape != decoded.shape or reference.bit_depth != decoded.bit_depth:
         raise ValueError(f"signals of {reference.shape} and {decoded.shape} do not compare")
+    if isinstance(reference, Audio) or isinstance(decoded, Audio):
+        raise ValueError("sound has no peak signal-to-noise ratio here")
     if not (isinstance(reference, Video) and isinstance(decoded, Video)):
         return _psnr(reference.array, decoded.array)
     frames = reference.shape[0]

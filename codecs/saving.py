@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from . import media
 from .errors import UnsupportedMedia
-from .signals import Signal
+from .signals import Signal, Video
+from .video.writers import write_to
 
 __all__ = ["format_of", "replace_file", "save"]
 
-OTHER_EXTENSIONS = {".jpeg": "jpeg", ".pgm": "ppm", ".pnm": "ppm"}
+OTHER_EXTENSIONS = {".jpeg": "jpeg", ".pgm": "ppm", ".pnm": "ppm", ".m4v": "mp4"}
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
@@ -33,20 +36,27 @@ def format_of(path: str | os.PathLike[str]) -> str:
 
 
 def save(signal: Signal, path: str | os.PathLike[str], quality: int | None = None) -> None:
-    """Write a signal as the file that the extension asks for; `quality` as of `media.write`."""
-    replace_file(path, media.write(signal, format_of(path), quality))
+    """Write a signal as the file that the extension asks for, a video a frame at a time; `quality` as of `media.write`."""
+    form = format_of(path)
+    if isinstance(signal, Video):
+        replace_file(path, lambda file: write_to(signal, form, file, quality))
+    else:
+        replace_file(path, media.write(signal, form, quality))
 
 
-def replace_file(path: str | os.PathLike[str], content: bytes, mode: int = 0o666) -> None:
+def replace_file(path: str | os.PathLike[str], content: bytes | Callable[[BinaryIO], None], mode: int = 0o666) -> None:
     """Write a file by way of a temporary one in the same folder, so that no reader ever sees a part of it.
 
-    `mode` are its permissions, less the process's umask.
+    `content` is what it holds, or writes that to the open file. `mode` are its permissions, less the process's umask.
     """
     target = Path(path).resolve()  # through a symbolic link, to keep the link
     temporary = target.with_name(f".{target.name[:80]}.{secrets.token_hex(4)}")
     try:
         with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-            file.write(content)
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)

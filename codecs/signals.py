@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ArrayFrames", "Colour", "FrameSource", "Image", "Pictures", "Signal", "Video"]
+from .sources import (
+    LAYOUTS,
+    ArrayFrames,
+    ArraySamples,
+    AudioSamples,
+    FrameSource,
+    Samples,
+    SampleSource,
+    dtype_of_bits,
+    gathered,
+)
 
-Samples = NDArray[np.uint8] | NDArray[np.uint16]
+__all__ = [
+    "LAYOUTS",
+    "ArrayFrames",
+    "ArraySamples",
+    "Audio",
+    "AudioSamples",
+    "Colour",
+    "FrameSource",
+    "Image",
+    "Pictures",
+    "SampleSource",
+    "Samples",
+    "Signal",
+    "Video",
+]
+
 TICKS = 90_000  # of a second: the unit of `Video.times`, which every common frame rate divides
 
 
@@ -114,50 +137,6 @@ class Pictures(Image):
         return Image(self.array.reshape(self.shape), dict(self.metadata))
 
 
-class FrameSource(Protocol):
-    """Where a video's frames come from, a few at a time: an array, a media file, or an .lcn file.
-
-    `shape` is (T, H, W, 3), `bit_depth` 8 or 16. `read` yields the frames start .. stop - 1 in order, each uint8 or uint16 of
-    (H, W, 3), and may be called again, also before an earlier reading has ended. It raises `LaconicError`s.
-    """
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]: ...
-
-    @property
-    def bit_depth(self) -> int: ...
-
-    def read(self, start: int, stop: int) -> Iterator[Samples]: ...
-
-
-@dataclass(frozen=True, eq=False)
-class ArrayFrames:
-    """Frames in memory: uint8 or uint16 of shape (T, H, W, 3), none of them 0."""
-
-    array: Samples
-
-    def __post_init__(self) -> None:
-        if self.array.ndim != 4 or self.array.shape[3] != 3 or 0 in self.array.shape:
-            raise ValueError(f"a video's frames are T x H x W x 3, not {self.array.shape}")
-        if self.array.dtype not in (np.uint8, np.uint16):
-            raise ValueError(f"a video's samples are uint8 or uint16, not {self.array.dtype}")
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(T, H, W, 3)."""
-        frames, height, width, channels = self.array.shape
-        return frames, height, width, channels
-
-    @property
-    def bit_depth(self) -> int:
-        """Bits per sample: 8 or 16."""
-        return 8 * self.array.dtype.itemsize
-
-    def read(self, start: int, stop: int) -> Iterator[Samples]:
-        """Yield the frames start .. stop - 1."""
-        yield from self.array[start:stop]
-
-
 @dataclass(frozen=True)
 class Colour:
     """How a video file stores colour: the code points of ITU-T H.273, and whether samples use the full range.
@@ -239,13 +218,13 @@ class Video:
         """All frames, uint8 or uint16 of (T, H, W, 3); reads them where they are not in memory."""
         if isinstance(self.source, ArrayFrames):
             return self.source.array
-        return _gathered(self.source, 0, self.shape[0])
+        return gathered(self.source, 0, self.shape[0])
 
     def frames(self, start: int, stop: int) -> Video:
         """Return the part with the frames start .. stop - 1, in memory and without sound; raises ValueError for no frames."""
         if not 0 <= start < stop <= self.shape[0]:
             raise ValueError(f"there are the frames 0 to {self.shape[0] - 1}, not {start} to {stop - 1}")
-        array = _gathered(self.source, start, stop)
+        array = gathered(self.source, start, stop)
         times = None if self.times is None else self.times[start:stop] - self.times[start]
         lost = tuple((max(a, start) - start, min(b, stop) - start) for a, b in self.lost if a < stop and b > start)
         return replace(self, source=ArrayFrames(array), times=times, metadata={}, lost=lost)
@@ -260,12 +239,92 @@ class Video:
         save(self, path, quality)
 
 
-def _gathered(source: FrameSource, start: int, stop: int) -> Samples:
-    shape = (stop - start, *source.shape[1:])
-    frames: Samples = np.empty(shape, np.uint8) if source.bit_depth == 8 else np.empty(shape, np.uint16)
-    for index, frame in enumerate(source.read(start, stop)):
-        frames[index] = frame
-    return frames
+@dataclass(frozen=True, eq=False)
+class Audio:
+    """Sound: C channels of N samples each, `rate` of them a second.
+
+    Samples are integers of `bits` (8 to 24) bits, int16 where those are 16 or fewer and int32 where they are more, or float32
+    in ±1 (`bits` 32). `layout` names the channels as FFmpeg does. `metadata` holds raw payloads by name: "tags" is a JSON
+    object of texts in UTF-8. `lost` are the samples [start, stop) that were not decoded because of damage, and are silent.
+    """
+
+    source: SampleSource
+    rate: int
+    bits: int = 16
+    layout: str = ""
+    metadata: dict[str, bytes] = field(default_factory=dict)
+    lost: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rate < 2**31:
+            raise ValueError(f"a sampling rate is a positive number of Hz, not {self.rate}")
+        if self.source.dtype != dtype_of_bits(self.bits):
+            raise ValueError(f"{self.source.dtype} does not hold samples of {self.bits} bits")
+        if not self.layout:
+            object.__setattr__(self, "layout", LAYOUTS[self.shape[0] - 1])
+
+    @classmethod
+    def of(cls, array: AudioSamples, rate: int, bits: int | None = None) -> Audio:
+        """Return the sound of samples C x N in memory; `bits` are 16, 24 or 32 after the dtype where not given."""
+        return cls(ArraySamples(array), rate, bits or {"int16": 16, "int32": 24}.get(array.dtype.name, 32))
+
+    @property
+    def kind(self) -> str:
+        """The kind of signal: "audio"."""
+        return "audio"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, N)."""
+        return self.source.shape
+
+    @property
+    def bit_depth(self) -> int:
+        """Bits per sample: 8 to 24 of integers, 32 of float32."""
+        return self.bits
+
+    @property
+    def pixels(self) -> int:
+        """Number of samples of all channels, at least 1: what bits per sample divide by."""
+        return max(1, self.shape[0] * self.shape[1])
+
+    @property
+    def has_alpha(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return self.shape[1] / self.rate
+
+    @property
+    def array(self) -> AudioSamples:
+        """All samples, int16, int32 or float32 of (C, N); reads them where they are not in memory."""
+        if isinstance(self.source, ArraySamples):
+            return self.source.array
+        return self.part(0, self.shape[1]).array
+
+    def part(self, start: int, stop: int) -> Audio:
+        """Return the samples start .. stop - 1, in memory; raises ValueError outside of 0 .. N."""
+        if not 0 <= start <= stop <= self.shape[1]:
+            raise ValueError(f"there are the samples 0 to {self.shape[1]}, not {start} to {stop}")
+        array: AudioSamples = np.empty((self.shape[0], stop - start), self.source.dtype)
+        at = 0
+        for block in self.source.read(start, stop):
+            array[:, at : at + block.shape[1]] = block
+            at += block.shape[1]
+        lost = tuple((max(a, start) - start, min(b, stop) - start) for a, b in self.lost if a < stop and b > start)
+        return replace(self, source=ArraySamples(array), metadata={}, lost=lost)
+
+    def save(self, path: str | os.PathLike[str], quality: int | None = None) -> None:
+        """Write the sound, whole or not at all, in the format of the extension: .wav, .flac, .opus, .mp3, .npy.
+
+        `quality` (0..100) is that of the codec inside, where it has one. Raises `UnsupportedMedia` for other extensions.
+        """
+        from .saving import save  # reads and writes signals itself
+
+        save(self, path, quality)
 
 
-Signal = Image | Video
+Signal = Image | Video | Audio

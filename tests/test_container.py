@@ -155,7 +155,8 @@ def test_every_single_byte_change_is_noticed_or_costs_only_metadata(data: bytes)
             except CorruptStream:
                 continue
             assert dataclasses.replace(left, metadata=whole.metadata) == whole
-            assert left.metadata.items() < whole.metadata.items()
+            spare = whole.video or whole.audio  # have a copy of the header and an index
+            assert left.metadata.items() < whole.metadata.items() or (spare and left == whole)
 
 
 def test_a_damaged_tile_is_named_and_described() -> None:
@@ -217,7 +218,7 @@ def test_a_file_cut_at_a_chunk_boundary_is_truncated() -> None:
 
 
 def test_unknown_header_keys_are_ignored() -> None:
-    assert container.read(with_header({2: [4, 5], 6: "later", 15: [1, [2]]})).shape == (4, 5, 3)
+    assert container.read(with_header({2: [4, 5], 9: "later", 15: [1, [2]]})).shape == (4, 5, 3)
 
 
 def test_values_at_their_defaults_are_read() -> None:
@@ -242,7 +243,7 @@ def test_values_at_their_defaults_are_read() -> None:
         {2: [True, 1]},
         {2: [1.0, 1]},
         {2: [1, 1], 0: 0},
-        {2: [1, 1], 0: 9},
+        {2: [1, 1], 0: 99},
         {2: [1, 1], 0: "jpeg"},
         {2: [1, 1], 0: "../x"},
         {2: [1, 1], 0: "x" * 65},
@@ -259,7 +260,7 @@ def test_values_at_their_defaults_are_read() -> None:
         {2: [1, 1], 16: 1.5},
         {2: [1, 1], 16: {1: 2}},
         {2: [1, 1], 16: 2**63},
-        {2: [1, 1], 6: [[[1]]]},
+        {2: [1, 1], 9: [[[1]]]},
     ],
 )
 def test_bad_header_values_are_corrupt(items: object) -> None:

@@ -56,7 +56,7 @@ def decode_native(stream: Stream, progress: Progress | None) -> Image:
         raise CorruptStream(f"the {stream.codec} payload does not decode: {error}") from error
     if progress:
         progress(1.0, stream.codec)
-    if decoded.bit_depth != stream.bit_depth:
+    if not isinstance(decoded, Image) or decoded.bit_depth != stream.bit_depth:
         raise CorruptStream(f"the payload has {decoded.bit_depth} bits a sample, its header says {stream.bit_depth}")
     return Image(_with_channels(decoded.array, channels), dict(stream.metadata))
 

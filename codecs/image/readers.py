@@ -54,12 +54,13 @@ PNM = re.compile(rb"P([1-6])" + rb"(?:\s|#[^\n]*\n)+(\d{1,9})" * 2 + rb"(?:(?:\s
 
 
 class Header(NamedTuple):
-    """What a file says of its picture: the upright size in pixels, and channels as `Image` counts them."""
+    """What a file says of its picture or video: the upright size in pixels, channels as `Image` counts them, and frames."""
 
     format: str
     height: int
     width: int
     channels: int
+    frames: int = 1
 
 
 @contextmanager

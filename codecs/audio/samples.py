@@ -1,0 +1,47 @@
+"""Samples of an .lcn file, decoded a packet at a time as they are asked for: constant memory, and seeking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..signals import Audio, AudioSamples
+
+__all__ = ["PacketSamples", "audio_of_packets"]
+
+
+@dataclass(frozen=True, eq=False)
+class PacketSamples:
+    """A `SampleSource` of packets of `length` samples each, but for the last: packet p begins at sample p * length.
+
+    `decode(p)` returns a packet's samples (C, n). Those of a packet in `lost` are silent.
+    """
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    length: int
+    decode: Callable[[int], AudioSamples]
+    lost: frozenset[int] = frozenset()
+
+    def span(self, packet: int) -> tuple[int, int]:
+        """Return the first sample of a packet and the one after its last."""
+        return packet * self.length, min((packet + 1) * self.length, self.shape[1])
+
+    def read(self, start: int, stop: int) -> Iterator[AudioSamples]:
+        """Yield the samples start .. stop - 1; only their packets are decoded."""
+        for packet in range(start // self.length, -(-stop // self.length) if stop > start else 0):
+            a, b = self.span(packet)
+            part = slice(max(start, a) - a, min(stop, b) - a)
+            if packet in self.lost:
+                silence: AudioSamples = np.zeros((self.shape[0], part.stop - part.start), self.dtype)
+                yield silence
+            else:
+                yield self.decode(packet)[:, part]
+
+
+def audio_of_packets(source: PacketSamples, rate: int, bits: int) -> Audio:
+    """Return the sound of packets, with the samples of those that are lost."""
+    return Audio(source, rate, bits, lost=tuple(source.span(packet) for packet in sorted(source.lost)))
