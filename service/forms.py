@@ -7,7 +7,6 @@ from typing import Self
 
 from ..codecs import media
 from ..codecs.media import MediaFormat
-from .archives import FRAMES
 from .negotiation import choose
 from .problems import NotAcceptable
 
@@ -15,7 +14,8 @@ __all__ = ["OUTPUT_FORMATS", "PICTURE_TYPES", "VIDEO_TYPES", "Forms", "accepted_
 
 _WRITTEN = [form for form in media.FORMATS.values() if form.writes]
 PICTURE_TYPES = {form.media_type: form for form in _WRITTEN if form.signal == "image"}
-VIDEO_TYPES = {form.media_type: form for form in (*_WRITTEN, FRAMES) if form.signal == "video" or form.name == "npy"}
+_BOTH = media.FORMATS["npy"]
+VIDEO_TYPES = {form.media_type: form for form in _WRITTEN if form.signal == "video"} | {_BOTH.media_type: _BOTH}
 OUTPUT_FORMATS = PICTURE_TYPES | VIDEO_TYPES
 
 

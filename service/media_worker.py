@@ -6,6 +6,7 @@ the payload. What media need is imported and no more, so that a worker is small:
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -23,10 +24,9 @@ import numpy as np
 from PIL import Image as Pillow
 
 from ..codecs import compress, media
-from ..codecs.errors import LaconicError, LimitExceeded
+from ..codecs.errors import LaconicError, LimitExceeded, UnsupportedMedia
 from ..codecs.limits import Limits
 from ..codecs.signals import Image, Video
-from .archives import write
 from .excerpts import Excerpt, restore
 from .packing import Reply, pack_signal, unpack_signal
 
@@ -48,7 +48,7 @@ def _read(body: memoryview, asked: Mapping[str, Any]) -> Reply:
 
 
 def _write(body: memoryview, asked: Mapping[str, Any]) -> Reply:
-    return {}, [write(unpack_signal(asked["signal"], body), asked["form"], asked["quality"])]
+    return {}, [media.write(unpack_signal(asked["signal"], body), asked["form"], asked["quality"])]
 
 
 def _decode(body: memoryview, asked: Mapping[str, Any]) -> Reply:
@@ -141,6 +141,11 @@ def _load_everything() -> None:
         Pillow.fromarray(picture.array).save(file, form)
         media.read(file.getvalue())
     media.read(bytes(imagecodecs.tiff_encode(deep.array)))
+    frames = np.stack([picture.array, picture.array[::-1]])
+    for form in ("mp4", "webm", "mkv", "y4m", "zip", "npy"):
+        for clip in (Video.of(frames), Video.of(frames.astype(np.uint16) * 257)):
+            with contextlib.suppress(UnsupportedMedia):  # some write no 16 bits, some are not read
+                media.read(media.write(clip, form))
     for name in ("jpeg", "webp", "avif", "jxl"):
         for settings in ({}, {"lossless": True}) if name != "jpeg" else ({},):
             compress.decode(compress.encode(picture, name, settings, device="cpu").data, device="cpu")

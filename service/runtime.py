@@ -18,7 +18,6 @@ from ..codecs.errors import InvalidSettings
 from ..codecs.limits import Limits
 from ..codecs.registry import codec_ids
 from ..codecs.signals import Signal
-from . import archives
 from .allowances import Allowances
 from .body import BodyReader
 from .catalogue import Catalogue, open_catalogue, set_threads, warm_late
@@ -58,14 +57,6 @@ class Media(Protocol):
         ...
 
 
-class _Here:
-    """`Media` in this process."""
-
-    read_header = staticmethod(media.read_header)
-    read = staticmethod(media.read)
-    write = staticmethod(archives.write)
-
-
 class Runtime:
     """The state behind the routes; belongs to one event loop. `open` runs it for as long as the block lasts.
 
@@ -94,7 +85,7 @@ class Runtime:
             from .sandbox import Sandbox  # needs resource limits, which not every system has
 
             self.sandbox = Sandbox(2 * (settings.workers + 1), self.limits, settings.media_timeout_s)
-        self.media: Media = self.sandbox or _Here()
+        self.media: Media = self.sandbox or media
         self.gate = Gate(2 * settings.max_batch, 4 * settings.max_pixels)
         self.owner = DeviceOwner[Job, Outcome](
             self._run, settings, self._prepare, self.metrics.batch.observe, lambda: set_threads(settings.threads)

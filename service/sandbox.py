@@ -105,7 +105,7 @@ class Sandbox:
             raise CorruptStream(str(error)) from error
 
     def write(self, signal: Signal, form: str, quality: int | None = None) -> bytes:
-        """See `media.write`, and `archives.write_frames`; raises `MemoryError` where the process dies."""
+        """See `media.write`; raises `MemoryError` where the process dies."""
         facts, parts = pack_signal(signal)
         asked = {"signal": facts, "form": form, "quality": quality, "times": _turns(signal.pixels)}
         try:

@@ -13,7 +13,7 @@ from ..codecs import batches, container, media
 from ..codecs.compress import Encoded
 from ..codecs.errors import InvalidSettings, UnsupportedMedia
 from ..codecs.limits import Limits
-from ..codecs.signals import Signal, Video
+from ..codecs.signals import Image, Signal, Video
 from .catalogue import Catalogue
 from .exchange import Exchange
 from .forms import OUTPUT_FORMATS, PICTURE_TYPES, VIDEO_TYPES, Forms
@@ -77,7 +77,7 @@ class Encoding:
         runtime, options = exchange.runtime, self.options
         with exchange.place():
             header = await exchange.in_pool("read", runtime.media.read_header, body, runtime.limits)
-            kind, pixels = media.FORMATS[header.format].signal, _most_pixels(header, len(body), runtime.limits)
+            kind, pixels = _kind(header), _most_pixels(header, len(body), runtime.limits)
             plan = runtime.coder.encode_plan(options.codec, options.settings, options.target, pixels, kind)
             limits = replace(runtime.limits, max_video_pixels=pixels)
             async with exchange.room(plan):
@@ -138,10 +138,15 @@ def work_of(op: str, query: QueryParams, forms: str, catalogue: Catalogue) -> Wo
     return Decoding(Forms.parse(forms), decode_options(query))
 
 
+def _kind(header: media.Header) -> str:
+    """Return the kind of signal that a file holds; only of GIFs the format does not tell."""
+    return "video" if header.frames > 1 else media.FORMATS[header.format].signal
+
+
 def _most_pixels(header: media.Header, size: int, limits: Limits) -> int:
     """Return a bound of the pixels of all frames of a file of so many bytes; raises `LimitExceeded` for too many."""
     pixels = header.height * header.width * header.frames
-    if media.FORMATS[header.format].signal != "video":
+    if _kind(header) != "video":
         return pixels
     limits.check("max_video_pixels", pixels, ALL_FRAMES)
     if header.format in COUNTED:
@@ -167,6 +172,8 @@ def describe_stream(body: bytes, limits: Limits) -> container.Description:
 
 def _write(runtime: Runtime, signal: Signal, form: str, quality: int | None) -> bytes:
     """Return the media file; what the format cannot hold is no fault of the body."""
+    if isinstance(signal, Video) and form not in {one.name for one in VIDEO_TYPES.values()}:
+        signal = Image(signal.array[0])  # the one frame that was asked for
     try:
         return runtime.media.write(signal, form, quality)
     except UnsupportedMedia as error:
