@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any, cast
 
@@ -53,12 +53,13 @@ def encode_frames(
     pixel_format: str,
     colour: Colour,
     threads: int = 1,
+    stripped: Callable[[bytes], bytes] = bytes,
 ) -> bytes:
     """Return what an encoder makes of frames, each uint8 or uint16 RGB of (H, W, 3), all of one size and at least one.
 
     `encoder` and `pixel_format` are FFmpeg's names ("libx264", "yuv420p"), `options` the encoder's own. The bytes are the
     encoder's extradata and then its packets, each with its length before it as a varint: no container, so little is added.
-    Raises `UnsupportedMedia` where the encoder refuses.
+    `stripped` takes from a packet what decoding does without. Raises `UnsupportedMedia` where the encoder refuses.
     """
     with failures_are(UnsupportedMedia, f"{encoder} does not encode these frames"):
         first, rest = _first_and_all(frames)
@@ -73,7 +74,7 @@ def encode_frames(
             picture.pts, picture.time_base = index, 1 / rate
             packets += context.encode(picture)
         packets += context.encode(None)
-        parts = [context.extradata or b"", *map(bytes, packets)]
+        parts = [context.extradata or b"", *(stripped(bytes(packet)) for packet in packets)]
         return b"".join(_varint(len(part)) + part for part in parts)
 
 
@@ -100,7 +101,7 @@ def decode_frames(
                 if given == count or (picture.height, picture.width) != (height, width) or picture.is_corrupt:
                     raise CorruptStream(f"the encoded frames are not {count} of {height} x {width} pixels")
                 given += 1
-                yield rgb_of_frame(picture, colour, bit_depth)
+                yield rgb_of_frame(picture, colour, bit_depth, ACCURATE)
         if given < count:
             raise CorruptStream(f"{given} of {count} encoded frames are there")
 
@@ -128,14 +129,17 @@ def frame_of_rgb(array: Samples, pixel_format: str, colour: Colour) -> av.VideoF
     return cast(av.VideoFrame, converted)
 
 
-def rgb_of_frame(frame: Any, colour: Colour, bit_depth: int) -> Samples:
-    """Return FFmpeg's frame as RGB (H, W, 3): uint8, or uint16 of which 65535 is white whatever bits the frame has."""
+def rgb_of_frame(frame: Any, colour: Colour, bit_depth: int, interpolation: Interpolation | None = None) -> Samples:
+    """Return FFmpeg's frame as RGB (H, W, 3): uint8, or uint16 of which 65535 is white whatever bits the frame has.
+
+    Without an `interpolation` 8-bit 4:2:0 becomes what FFmpeg's own tools make of it.
+    """
     even = frame.height % 2 == 0 and frame.width % 2 == 0
     converted = frame.reformat(
         format="rgb24" if bit_depth == 8 else "gbrp16le",
         src_colorspace=MATRICES.get(colour.matrix, MATRICES[NOT_SAID]),
         src_color_range=FULL if colour.full_range else LIMITED,
-        interpolation=PLAIN if even and bit_depth == 8 and not is_deep(frame.format) else ACCURATE,
+        interpolation=interpolation or (PLAIN if even and bit_depth == 8 and not is_deep(frame.format) else ACCURATE),
         threads=1,
     )
     return cast(Samples, converted.to_ndarray())

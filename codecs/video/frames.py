@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -17,14 +19,15 @@ __all__ = ["GroupFrames", "video_of_groups"]
 class GroupFrames:
     """A `FrameSource` of groups: group g holds the frames starts[g] .. starts[g + 1] - 1, the last one those to the end.
 
-    `decode(g)` returns a group's frames, uint8 or uint16 of (n, H, W, 3). Frames of a group in `lost` repeat the last
-    frame before it that was decoded, or are grey where there is none.
+    `decode(g)` returns a group's frames in order, each uint8 or uint16 of (H, W, 3): an array of (n, H, W, 3), or an iterator
+    that decodes them as they are asked for. Frames of a group in `lost` repeat the last frame before it that was decoded, or
+    are grey where there is none.
     """
 
     shape: tuple[int, int, int, int]
     bit_depth: int
     starts: tuple[int, ...]
-    decode: Callable[[int], Samples]
+    decode: Callable[[int], Iterable[Samples]]
     lost: frozenset[int] = frozenset()
 
     def span(self, group: int) -> tuple[int, int]:
@@ -37,21 +40,22 @@ class GroupFrames:
         shown = self._before(first) if first in self.lost else None
         for group in range(first, last + 1):
             a, b = self.span(group)
-            part = slice(max(start, a) - a, min(stop, b) - a)
             if group in self.lost:
-                yield from (shown for _ in range(part.start, part.stop) if shown is not None)
+                yield from (shown for _ in range(max(start, a), min(stop, b)) if shown is not None)
             else:
-                frames = self.decode(group)
-                shown = frames[-1]
-                yield from frames[part]
+                frames = iter(self.decode(group))
+                for number, shown in enumerate(islice(frames, min(stop, b) - a), a):
+                    if number >= start:
+                        yield shown
+                if stop >= b:  # a decoder that has more frames than it should says so at its end
+                    deque(frames, maxlen=0)
 
     def _before(self, group: int) -> Samples:
         """Return the frame that lost frames at the start of a group repeat."""
         while group > 0:
             group -= 1
             if group not in self.lost:
-                last: Samples = self.decode(group)[-1]
-                return last
+                return deque(self.decode(group), maxlen=1)[0]
         grey, shape = 2 ** (self.bit_depth - 1), self.shape[1:]
         return np.full(shape, grey, np.uint8) if self.bit_depth == 8 else np.full(shape, grey, np.uint16)
 
