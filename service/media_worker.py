@@ -146,6 +146,9 @@ def _load_everything() -> None:
         for clip in (Video.of(frames), Video.of(frames.astype(np.uint16) * 257)):
             with contextlib.suppress(UnsupportedMedia):  # some write no 16 bits, some are not read
                 media.read(media.write(clip, form))
+    for name in ("av1", "hevc", "h264"):
+        for clip in (Video.of(frames), Video.of(frames.astype(np.uint16) * 257)):
+            compress.test(compress.encode(clip, name, device="cpu").data, device="cpu")
     for name in ("jpeg", "webp", "avif", "jxl"):
         for settings in ({}, {"lossless": True}) if name != "jpeg" else ({},):
             compress.decode(compress.encode(picture, name, settings, device="cpu").data, device="cpu")

@@ -44,7 +44,8 @@ MEMORY_A_PIXEL = 32  # bytes: the picture of 16 bits with alpha, and three times
 MEMORY_A_VIDEO_PIXEL = 16  # bytes, of all frames: those of 16 bits, and as much again and more for reader or writer
 PIXELS_A_TURN = 16_000_000  # of a video: each time as many have the time that a picture has
 HEADER_PART = 1 / 6  # of a task's time: nobody else's header is read meanwhile
-ENVIRONMENT = {"LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+# One arena of memory for all threads: each would take 64 MiB of the address space for its own.
+ENVIRONMENT = {"LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 BY_CODE: dict[str, type[LaconicError]] = {kind.code: kind for kind in (getattr(errors, name) for name in errors.__all__)}
 PROGRAM = "from laconic.service.media_worker import main; main({memory}, {seconds})"
 

@@ -32,6 +32,7 @@ class Av1:
     signal = "video"
     lossless = False
     overlaps = True
+    native = True
     devices = ("cpu",)
     Settings = Av1Settings
 

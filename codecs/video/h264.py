@@ -26,6 +26,7 @@ class H264:
     signal = "video"
     lossless = False
     overlaps = True
+    native = True
     devices = ("cpu",)
     Settings = H264Settings
 

@@ -104,7 +104,7 @@ export class SettingsForm {
   // One labelled control: a slider for a range of whole numbers, a list for a choice, a box for a flag, else a line of text.
   #field(name, schema, unit = "", step = 1) {
     const id = `set-${name}`;
-    const whole = schema.type === "integer" && schema.minimum !== undefined && schema.maximum !== undefined;
+    const whole = (schema.type === "integer" || name === "quality") && schema.minimum !== undefined && schema.maximum !== undefined;
     const input = control(schema, whole, step);
     input.id = id;
     const kept = this.#kept.get(name);
@@ -135,7 +135,7 @@ function control(schema, whole, step) {
   const numeric = schema.type === "integer" || schema.type === "number";
   const input = element("input", { type: whole ? "range" : numeric ? "number" : "text" });
   if (numeric) {
-    input.step = schema.type === "integer" ? "1" : step === 1 ? "any" : String(step);
+    input.step = whole || schema.type === "integer" ? "1" : step === 1 ? "any" : String(step);
     if (schema.minimum !== undefined) input.min = String(schema.minimum);
     if (schema.maximum !== undefined) input.max = String(schema.maximum);
   }
