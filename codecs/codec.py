@@ -93,7 +93,7 @@ class Codec(Protocol):
     whether every setting is lossless, `Settings` a pydantic model whose `quality` field, where there is one, runs 0..100; a
     `lossless` field, where there is one, switches to lossless coding. A codec class is called with the keyword `device` ("cpu"
     or "cuda"). One whose attribute `overlaps` is true keeps nothing from one call to the next: its calls may overlap. One whose
-    attribute `native` is true has files of a third-party format in its streams, which the service decodes in a confined process.
+    attribute `native` is true has files of a third-party format in its streams: the service decodes them in a confined process.
     A codec that fits in steps has a setting `checkpoint`: a folder that keeps what it needs to go on after it was killed.
     """
 

@@ -9,7 +9,7 @@ __all__ = ["CheckpointFolder"]
 
 
 class CheckpointFolder:
-    """Holds one folder for each job that wants one, private to the service, under the job's id. What is in it is the codec's."""
+    """Holds a folder for each job that wants one, private to the service, under the job's id. What is in it is the codec's."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

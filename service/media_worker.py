@@ -141,13 +141,14 @@ def _load_everything() -> None:
         Pillow.fromarray(picture.array).save(file, form)
         media.read(file.getvalue())
     media.read(bytes(imagecodecs.tiff_encode(deep.array)))
-    frames = np.stack([picture.array, picture.array[::-1]])
+    shown = np.stack([picture.array, picture.array[::-1]])
+    clips = Video.of(shown.astype(np.uint8)), Video.of(shown.astype(np.uint16) * np.uint16(257))
     for form in ("mp4", "webm", "mkv", "y4m", "zip", "npy"):
-        for clip in (Video.of(frames), Video.of(frames.astype(np.uint16) * 257)):
+        for clip in clips:
             with contextlib.suppress(UnsupportedMedia):  # some write no 16 bits, some are not read
                 media.read(media.write(clip, form))
     for name in ("av1", "hevc", "h264"):
-        for clip in (Video.of(frames), Video.of(frames.astype(np.uint16) * 257)):
+        for clip in clips:
             compress.test(compress.encode(clip, name, device="cpu").data, device="cpu")
     for name in ("jpeg", "webp", "avif", "jxl"):
         for settings in ({}, {"lossless": True}) if name != "jpeg" else ({},):

@@ -82,7 +82,9 @@ def _describe_coding(paths: Schema) -> None:
     decode["responses"] |= _problems((406,))
     decode["parameters"] = [
         _parameter("quality", {"type": "integer", "minimum": 0, "maximum": 100}, "of a lossy output format"),
-        _parameter("frames", {"type": "string", "pattern": FRAMES_PATTERN, "examples": ["0:25"]}, "of a video, the last excluded"),
+        _parameter(
+            "frames", {"type": "string", "pattern": FRAMES_PATTERN, "examples": ["0:25"]}, "of a video, the last excluded"
+        ),
         _parameter("salvage", {"type": "boolean", "default": False}, "decode what damage has left of a video"),
     ]
     encode["parameters"] = []

@@ -17,7 +17,16 @@ from ..codecs.targets import Target
 from .catalogue import CHECKPOINT, Catalogue
 from .excerpts import Excerpt
 
-__all__ = ["DecodeOptions", "EncodeOptions", "check_names", "decode_options", "encode_options", "entity_tag", "no_options", "single_values"]
+__all__ = [
+    "DecodeOptions",
+    "EncodeOptions",
+    "check_names",
+    "decode_options",
+    "encode_options",
+    "entity_tag",
+    "no_options",
+    "single_values",
+]
 
 FRAMES = re.compile(r"([0-9]{0,9}):([0-9]{0,9})")
 FLAGS = {"true": True, "1": True, "false": False, "0": False}

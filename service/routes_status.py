@@ -60,7 +60,15 @@ async def show_codec(request: Request) -> Response:
 
 
 def _limits(runtime: Runtime) -> Mapping[str, int | float]:
-    names = ("max_body_bytes", "max_upload_bytes", "max_pixels", "max_video_pixels", "max_frames", "queue_size", "request_timeout_s")
+    names = (
+        "max_body_bytes",
+        "max_upload_bytes",
+        "max_pixels",
+        "max_video_pixels",
+        "max_frames",
+        "queue_size",
+        "request_timeout_s",
+    )
     return {name: getattr(runtime.settings, name) for name in names}
 
 

@@ -11,10 +11,10 @@ from starlette.datastructures import QueryParams
 from starlette.responses import JSONResponse, Response
 
 from ..codecs.errors import InvalidSettings
+from .forms import OUTPUT_FORMATS, accepted_forms
 from .job_status import status_of
 from .job_store import Draft
 from .jobs import job_path
-from .forms import OUTPUT_FORMATS, accepted_forms
 from .negotiation import choose, stem
 from .problems import BadRequest
 from .runtime import Runtime

@@ -1,4 +1,4 @@
-"""Videos through the REST service: media in and out, parts of a video, damage, limits, and fits as jobs that go on after a kill."""
+"""Videos through the REST service: media in and out, parts of a video, damage, limits, and fits that go on after a kill."""
 
 from __future__ import annotations
 
@@ -94,7 +94,9 @@ def test_signals_travel_with_all_that_they_have() -> None:
     times = np.array([0, 3000, 9000], np.int64)
     for dtype in (np.uint8, np.uint16):
         array = (np.arange(3 * 4 * 5 * 3) * 271).astype(dtype).reshape(3, 4, 5, 3)
-        video = Video(Video.of(array).source, Fraction(30000, 1001), times, Colour(1, 1, 1, True), {"audio": b"sound"}, ((1, 2),))
+        video = Video(
+            Video.of(array).source, Fraction(30000, 1001), times, Colour(1, 1, 1, True), {"audio": b"sound"}, ((1, 2),)
+        )
         facts, parts = pack_signal(video)
         payload = memoryview(b"".join(map(bytes, parts)))
         back = unpack_signal(json.loads(json.dumps(facts)), payload)
@@ -168,7 +170,9 @@ def test_parts_of_a_video(client: httpx.Client, stream: bytes, asked: str, start
     assert np.array_equal(samples(decoded(client, stream, f"?frames={asked}")), CLIP.array[start:stop])
 
 
-@pytest.mark.parametrize("query", ["frames=7:3", "frames=0:13", "frames=12:", "frames=-1:3", "frames=3", "frames=1:2:3", "salvage=2"])
+@pytest.mark.parametrize(
+    "query", ["frames=7:3", "frames=0:13", "frames=12:", "frames=-1:3", "frames=3", "frames=1:2:3", "salvage=2"]
+)
 def test_parts_that_there_are_not(client: httpx.Client, stream: bytes, query: str) -> None:
     assert problem(decoded(client, stream, f"?{query}")) == (422, "invalid-settings")
 
@@ -214,7 +218,10 @@ def test_videos_beyond_the_limits_are_refused(client: httpx.Client) -> None:
     assert problem(decoded(client, stream)) == (413, "limit-exceeded")
     assert np.array_equal(samples(decoded(client, stream, "?frames=2:9")), large.array[2:9])  # a part may be small enough
     long = Video.of(np.zeros((101, 2, 2, 3), np.uint8))
-    for query, body in (("encode?codec=toy-frames", media.write(long, "y4m")), ("decode", compress.encode(long, "toy-frames").data)):
+    for query, body in (
+        ("encode?codec=toy-frames", media.write(long, "y4m")),
+        ("decode", compress.encode(long, "toy-frames").data),
+    ):
         refused = client.post(f"/v1/{query}", content=body)
         assert problem(refused) == (413, "limit-exceeded") and refused.json()["setting"] == "LACONIC_MAX_FRAMES"
 

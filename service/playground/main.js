@@ -76,7 +76,7 @@ class Playground {
     this.#kind = kind;
     this.codecs = this.#served.filter((codec) => codec.signal === kind);
     for (const id of ["curves", "tables"]) byId(id).hidden = kind === "video";
-    for (const id of ["of-films", "film-keys"]) byId(id).hidden = kind !== "video";
+    for (const id of ["film-rate", "film-length", "film-keys"]) byId(id).hidden = kind !== "video";
     byId("picture-kind").textContent = kind === "video" ? "video" : "PNG";
     this.settings.offer(this.codecs);
     this.#changed();
@@ -152,8 +152,10 @@ class Playground {
       await this.viewer.showOriginal(null);
       source.film = await playable(blob, this.api, this.codecs, signal);
       if (source.film) await this.viewer.showOriginal(source.film, true);
+      const { videoWidth, videoHeight } = byId("original-film");
+      const size = source.film ? ` ${videoWidth} × ${videoHeight},` : "";
       const copy = source.film === blob ? "" : source.film ? ", shown as a copy that plays here" : ", which does not play here";
-      byId("source-name").textContent = `${name}, ${bytesText(blob.size)}${copy}`;
+      byId("source-name").textContent = `${name},${size} ${bytesText(blob.size)}${copy}`;
       this.source = source;
     });
     this.#tell();
@@ -218,6 +220,7 @@ class Playground {
       bpp: bpp.toFixed(bpp < 0.1 ? 4 : 3),
       ratio: `${ratio.toFixed(1)} : 1`,
       kbps: kbps?.toFixed(kbps < 10 ? 2 : 0) ?? "–",
+      frames: result.film ? `${count(result.shape.frames)} at ${Number(result.shape.rate.toFixed(2))}/s` : "–",
       psnr,
       encode: timeText(encoded?.ms),
       decode: timeText(decoded.ms),

@@ -10,7 +10,7 @@ const TARGETS = {
   target_bytes: ["at most these bytes", "bytes", { type: "integer", minimum: 1, default: 50000 }, 1],
 };
 const OF_AIM = ["quality", "lossless"]; // settings that the aim stands for
-const IN_SIGHT = ["effort"]; // settings that are not hidden under "more"
+const IN_SIGHT = ["effort", "seconds", "steps"]; // settings that are not hidden under "more"
 
 const propertiesOf = (codec) => codec?.settings.properties ?? {};
 const title = (name) => name.replaceAll("_", " ");
