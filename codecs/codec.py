@@ -36,7 +36,10 @@ Progress = Callable[[float, str], None]
 
 
 class CodecSettings(BaseModel):
-    """Base of every codec's settings; unknown names are errors, and the JSON schema is the API's documentation."""
+    """Base of every codec's settings; unknown names are errors, and the JSON schema is the API's documentation.
+
+    A field with `json_schema_extra={"local": True}` is about the machine that encodes; a service does not take it from clients.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

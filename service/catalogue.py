@@ -24,7 +24,7 @@ from .settings import ServiceSettings
 __all__ = ["CHECKPOINT", "Catalogue", "Served", "open_catalogue", "set_threads", "warm_late"]
 
 WRITERS = ("Pillow", "imagecodecs", "av", "constriction")  # libraries whose version may change the bytes of a result
-CHECKPOINT = "checkpoint"  # a setting that is a folder of this machine: no client sets or sees it
+CHECKPOINT = "checkpoint"  # a setting of codecs that fit in steps: the folder where they keep how far they are
 WARMED_LATE = ("image-lossless", "image-circuit")  # where nothing is cached, their kernels take half a minute to compile
 
 
@@ -51,6 +51,13 @@ class Served:
         """Whether its streams hold files of a third-party format."""
         return bool(getattr(self.codec, "native", False))
 
+    @property
+    def local(self) -> frozenset[str]:
+        """The settings that are about this machine, a folder of it say: no client sets or sees them."""
+        fields = self.codec.Settings.model_fields.items()
+        marks = {name: field.json_schema_extra for name, field in fields if isinstance(field.json_schema_extra, dict)}
+        return frozenset(name for name, mark in marks.items() if mark.get("local")) | ({CHECKPOINT} & dict(fields).keys())
+
     def takes(self, kind: str) -> bool:
         """Whether it takes signals of a kind."""
         return takes(type(self.codec), kind)
@@ -73,7 +80,8 @@ class Served:
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the settings that a client may give."""
         schema = self.codec.Settings.model_json_schema()
-        schema.get("properties", {}).pop(CHECKPOINT, None)
+        for name in self.local:
+            schema.get("properties", {}).pop(name, None)
         return schema
 
 

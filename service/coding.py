@@ -122,6 +122,12 @@ class Coder:
         served = [name for name in preferred if name in takers]
         return codec if served == preferred != [] else [*served, *takers][0]
 
+    def signal_of(self, codec: str) -> str | None:
+        """Return the only kind of media that a codec takes, "image" or "video"; None where there is a choice."""
+        served = self._catalogue.served.get(codec)
+        kinds = [kind for kind in ("image", "video") if served is None or served.takes(kind)]
+        return kinds[0] if len(kinds) == 1 else None
+
     def decode_job(self, data: bytes, codec: str, pixels: int, excerpt: Excerpt = WHOLE) -> DecodeJob:
         """Return the job of a file that needs `codec`; raises `InvalidSettings` for one that is not served."""
         if codec not in self._catalogue.served:

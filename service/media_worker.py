@@ -41,7 +41,7 @@ def _read_header(body: memoryview, asked: Mapping[str, Any]) -> Reply:
 
 def _read(body: memoryview, asked: Mapping[str, Any]) -> Reply:
     limits = Limits(**asked["limits"])
-    signal = media.read(bytes(body), limits)
+    signal = media.read(bytes(body), limits, asked["kind"])
     if isinstance(signal, Video):
         limits.check("max_video_pixels", signal.pixels, "the video's number of pixels, of all frames")
     return pack_signal(signal)

@@ -14,7 +14,7 @@ from ..codecs.codec import Codec
 from ..codecs.errors import InvalidSettings
 from ..codecs.settings import make_settings
 from ..codecs.targets import Target
-from .catalogue import CHECKPOINT, Catalogue
+from .catalogue import Catalogue
 from .excerpts import Excerpt
 
 __all__ = [
@@ -48,8 +48,8 @@ def encode_options(query: QueryParams, catalogue: Catalogue) -> EncodeOptions:
     codec = given.pop("codec", compress.AUTO)
     if codec != compress.AUTO and codec not in catalogue.served:
         raise InvalidSettings(f"no codec {codec!r} is served; there are auto, {', '.join(catalogue.served)}")
-    if CHECKPOINT in given:
-        raise InvalidSettings(f"{CHECKPOINT} is not for clients to set: jobs keep how far they are by themselves")
+    for name in frozenset().union(*(served.local for served in catalogue.served.values())) & given.keys():
+        raise InvalidSettings(f"{name} is about the machine that encodes: not for a client to set")
     target = _target({name: given.pop(name) for name in TARGETS if name in given})
     if codec == compress.AUTO:
         codecs = [entry.codec for entry in catalogue.served.values()]

@@ -48,8 +48,8 @@ class Media(Protocol):
         """Return the size of a picture."""
         ...
 
-    def read(self, data: bytes, limits: Limits, /) -> Signal:
-        """Return a picture."""
+    def read(self, data: bytes, limits: Limits, kind: str | None, /) -> Signal:
+        """Return a picture or a video, which must be of a kind where one is given."""
         ...
 
     def write(self, signal: Signal, form: str, quality: int | None, /) -> bytes:

@@ -94,9 +94,9 @@ class Sandbox:
         name, *sides = facts["header"]
         return Header(str(name), *map(int, sides))
 
-    def read(self, data: bytes, limits: Limits) -> Signal:
+    def read(self, data: bytes, limits: Limits, kind: str | None = None) -> Signal:
         """See `media.read`; videos come with all frames. Raises `LimitExceeded` as well for a file that takes too long."""
-        return self._signal("read", data, limits)
+        return self._signal("read", data, limits, kind=kind)
 
     def decode(self, data: bytes, limits: Limits, excerpt: Excerpt = Excerpt()) -> Signal:  # noqa: B008 (frozen)
         """Restore an .lcn file whose payload is a file of a third-party format; see `excerpts.restore`."""

@@ -77,11 +77,13 @@ class Encoding:
         runtime, options = exchange.runtime, self.options
         with exchange.place():
             header = await exchange.in_pool("read", runtime.media.read_header, body, runtime.limits)
+            asked = runtime.coder.signal_of(options.codec)
+            header = header._replace(frames=1) if asked == "image" else header  # of a GIF, whose first frame is a picture
             kind, pixels = _kind(header), _most_pixels(header, len(body), runtime.limits)
             plan = runtime.coder.encode_plan(options.codec, options.settings, options.target, pixels, kind)
             limits = replace(runtime.limits, max_video_pixels=pixels)
             async with exchange.room(plan):
-                signal = await exchange.in_media_pool("read", header.format, pixels, runtime.media.read, body, limits)
+                signal = await exchange.in_media_pool("read", header.format, pixels, runtime.media.read, body, limits, asked)
                 job = runtime.coder.encode_job(batches.Request(signal, options.codec, options.settings, options.target))
                 if exchange.checkpoint is not None and runtime.catalogue.served[job.request.codec].fits:
                     job = replace(job, checkpoint=exchange.checkpoint)

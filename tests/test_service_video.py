@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import PIL.Image
 import pytest
 
 from laconic.bench.service_process import running_service
@@ -138,6 +139,15 @@ def test_auto_is_a_codec_that_takes_the_signal(client: httpx.Client) -> None:
     assert problem(refused) == (415, "unsupported-media")
 
 
+def test_a_gif_is_what_the_codec_takes(client: httpx.Client) -> None:
+    file = io.BytesIO()
+    first, *others = [PIL.Image.fromarray(frame) for frame in CLIP.array[:3]]
+    first.save(file, "gif", save_all=True, append_images=others, duration=40)
+    shapes = {codec: client.post(f"/v1/encode?codec={codec}", content=file.getvalue()) for codec in ("toy-frames", "jpeg")}
+    assert compress.decode(shapes["toy-frames"].content).shape == (3, HEIGHT, WIDTH, 3)
+    assert compress.decode(shapes["jpeg"].content).shape == (HEIGHT, WIDTH, 3)
+
+
 @pytest.mark.parametrize("accept", [MP4, WEBM, MKV])
 def test_videos_go_out(client: httpx.Client, stream: bytes, accept: str) -> None:
     response = decoded(client, stream, accept=accept)
@@ -255,6 +265,7 @@ def test_checkpoints_are_not_for_clients(client: httpx.Client, tmp_path: Path) -
     body = media.write(CLIP, "mp4")
     for path in ("/v1/encode?codec=toy-fit", "/v1/jobs?op=encode&codec=toy-fit", "/v1/encode?codec=auto"):
         assert problem(client.post(f"{path}&checkpoint={tmp_path}", content=body)) == (422, "invalid-settings")
+    assert problem(client.post("/v1/encode?codec=toy-fit&pause=9", content=body)) == (422, "invalid-settings")
     assert list(tmp_path.iterdir()) == []
     parameters = client.get("/openapi.json").json()["paths"]["/v1/encode"]["post"]["parameters"]
     assert "checkpoint" not in {parameter["name"] for parameter in parameters}

@@ -70,6 +70,7 @@ class ToyFitSettings(CodecSettings):
 
     steps: int = Field(20, ge=1, le=100_000, description="steps of the fit")
     checkpoint: str | None = Field(None, description="folder where the fit keeps how far it is")
+    pause: float = Field(0.01, ge=0, description="seconds that a step takes", json_schema_extra={"local": True})
 
 
 class ToyFit(ToyFrames):
@@ -85,7 +86,7 @@ class ToyFit(ToyFrames):
         kept = None if settings.checkpoint is None else Path(settings.checkpoint, "step.json")
         first = json.loads(kept.read_text()) if kept and kept.exists() else 0
         for step in range(first, settings.steps):
-            time.sleep(0.01)
+            time.sleep(settings.pause)
             if "TOY_STEPS" in os.environ:
                 with open(os.environ["TOY_STEPS"], "a") as log:
                     log.write(f"{step}\n")
