@@ -52,7 +52,7 @@ def bombs() -> list[Bomb]:
         Bomb("PNG of 8000 × 8000, all there, one bit a pixel", encode, _flat_png(LARGEST), refusable=False),
         Bomb("GIF of a million frames", encode, _gif(1_000_000), refusable=False),
         Bomb("GIF of a million frames, as a video", "/v1/encode?codec=h264", _gif(1_000_000), refusable=False),
-        Bomb("Y4M header of 65535 × 65535", "/v1/encode?codec=h264", b"YUV4MPEG2 W65535 H65535 F25:1 C444\nFRAME\n" + bytes(100)),
+        Bomb("Y4M header of 65535 × 65535", "/v1/encode?codec=h264", b"YUV4MPEG2 W65535 H65535 F25:1\nFRAME\n" + bytes(100)),
     ]  # fmt: skip
     return [*pictures, *_streams()]
 
@@ -94,7 +94,7 @@ def _streams() -> list[Bomb]:
 
 
 def small_streams(height: int = 48, width: int = 64) -> dict[str, bytes]:
-    """Return a valid file of every codec for pictures that is installed here, by its id, of one picture of random and smooth parts."""
+    """Return a valid file of every codec for pictures, by its id, of one picture of random and smooth parts."""
     rows, columns = np.mgrid[0:height, 0:width]
     smooth = np.stack([rows * 3, columns * 2, rows + columns], 2).astype(np.uint8)
     noise = np.random.default_rng(5).integers(0, 256, smooth.shape, np.uint8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -54,9 +54,11 @@ class Served:
     @property
     def local(self) -> frozenset[str]:
         """The settings that are about this machine, a folder of it say: no client sets or sees them."""
-        fields = self.codec.Settings.model_fields.items()
-        marks = {name: field.json_schema_extra for name, field in fields if isinstance(field.json_schema_extra, dict)}
-        return frozenset(name for name, mark in marks.items() if mark.get("local")) | ({CHECKPOINT} & dict(fields).keys())
+        settings = self.codec.Settings.model_fields
+        extras = {name: field.json_schema_extra for name, field in settings.items()}
+        return frozenset(
+            name for name, extra in extras.items() if name == CHECKPOINT or (isinstance(extra, dict) and extra.get("local"))
+        )
 
     def takes(self, kind: str) -> bool:
         """Whether it takes signals of a kind."""
@@ -65,17 +67,22 @@ class Served:
     def summary(self) -> dict[str, object]:
         """Return what /v1/codecs tells of every codec."""
         codec = self.codec
-        fields = codec.Settings.model_fields
         return {
             "id": codec.id,
             "signal": codec.signal,
-            "lossless": codec.lossless or "lossless" in fields,
+            "lossless": codec.lossless or "lossless" in codec.Settings.model_fields,
             "job": self.fits,
-            "targets": "quality" in fields or isinstance(codec, TargetCodec),
+            "targets": self._targets(),
             "device": self.device,
             "weights": list(self.weights),
             "settings": self.schema(),
         }
+
+    def _targets(self) -> list[str]:
+        """Return what the codec can be asked to meet: fields of `Target`, of which kbps is for what lasts."""
+        if "quality" not in self.codec.Settings.model_fields and not isinstance(self.codec, TargetCodec):
+            return []
+        return [field.name for field in fields(compress.Target) if field.name != "kbps" or not self.takes("image")]
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the settings that a client may give."""

@@ -13,6 +13,7 @@ from .catalogue import Catalogue
 from .forms import OUTPUT_FORMATS
 from .openapi_jobs import JOB_SCHEMAS, describe_jobs, job_accepted, job_headers
 from .openapi_uploads import describe_uploads
+from .options import TARGETS
 from .problems import PROBLEMS
 from .runtime import Runtime
 from .work import MEDIA_TYPE
@@ -22,6 +23,12 @@ __all__ = ["openapi_schema"]
 Schema = dict[str, Any]  # OpenAPI documents are free-form JSON
 
 _BINARY: Schema = {"type": "string", "format": "binary", "minLength": 1}
+_TARGETS: dict[str, tuple[Schema, str]] = {
+    "target_psnr": ({"type": "number", "exclusiveMinimum": 0, "maximum": 100}, "dB to reach at least"),
+    "target_bpp": ({"type": "number", "exclusiveMinimum": 0, "maximum": 1000}, "bits per pixel to stay under"),
+    "target_bytes": ({"type": "integer", "minimum": 1}, "file size to stay under"),
+    "target_kbps": ({"type": "number", "exclusiveMinimum": 0, "maximum": 1e9}, "kbit/s to stay under, of what lasts"),
+}
 FRAMES_PATTERN = "^[0-9]{0,9}:[0-9]{0,9}$"
 _COMMON = (500, 503)
 _CODING = (400, 408, 413, 415, 422, 429, 500, 501, 503, 504)
@@ -101,9 +108,7 @@ def _encode_parameters(catalogue: Catalogue) -> list[Schema]:
     """Return the query parameters of /v1/encode: the codec, the targets and every setting of any codec."""
     parameters = [
         _parameter("codec", {"type": "string", "enum": ["auto", *catalogue.served], "default": "auto"}, "codec id"),
-        _parameter("target_psnr", {"type": "number", "exclusiveMinimum": 0, "maximum": 100}, "dB to reach at least"),
-        _parameter("target_bpp", {"type": "number", "exclusiveMinimum": 0, "maximum": 1000}, "bits per pixel to stay under"),
-        _parameter("target_bytes", {"type": "integer", "minimum": 1}, "file size to stay under"),
+        *(_parameter(name, *_TARGETS[name]) for name in TARGETS),
     ]
     settings: dict[str, list[Schema]] = {}
     users: dict[str, list[str]] = {}

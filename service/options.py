@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from starlette.datastructures import QueryParams
 
@@ -18,6 +19,7 @@ from .catalogue import Catalogue
 from .excerpts import Excerpt
 
 __all__ = [
+    "TARGETS",
     "DecodeOptions",
     "EncodeOptions",
     "check_names",
@@ -30,7 +32,7 @@ __all__ = [
 
 FRAMES = re.compile(r"([0-9]{0,9}):([0-9]{0,9})")
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
-TARGETS = {"target_psnr": float, "target_bpp": float, "target_bytes": int}
+TARGETS = {f"target_{field.name}": int if field.name == "bytes" else float for field in fields(Target)}
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def _target(given: Mapping[str, str]) -> Target | None:
         raise InvalidSettings(f"one target at a time, not {' and '.join(given)}")
     name, text = next(iter(given.items()))
     try:
-        value = TARGETS[name](text)
+        value: Any = TARGETS[name](text)
     except ValueError as error:
         raise InvalidSettings(f"{name} is {text!r}, not a number") from error
     try:

@@ -7,6 +7,7 @@ export const AUTO = "auto";
 const TARGETS = {
   target_psnr: ["at least this PSNR", "dB", { type: "number", minimum: 1, maximum: 100, default: 38 }, 0.1],
   target_bpp: ["at most these bits per pixel", "bpp", { type: "number", minimum: 0.001, maximum: 1000, default: 0.5 }, 0.001],
+  target_kbps: ["at most these kbit/s", "kbit/s", { type: "number", minimum: 0.1, maximum: 1000000, default: 100 }, 0.1],
   target_bytes: ["at most these bytes", "bytes", { type: "integer", minimum: 1, default: 50000 }, 1],
 };
 const OF_AIM = ["quality", "lossless"]; // settings that the aim stands for
@@ -74,9 +75,9 @@ export class SettingsForm {
     const lossless = byId("codec").value === AUTO ? this.#codecs.some((codec) => codec.lossless) : this.#codec().lossless;
     if (this.#properties().quality) aims.push(["quality", "a quality"]);
     else if (!lossless) aims.push(["lossless", "what the codec does"]);
-    if (byId("codec").value === AUTO ? this.#properties().quality : this.#codec().targets) {
-      aims.push(...Object.entries(TARGETS).map(([name, [text]]) => [name, text]));
-    }
+    const met = byId("codec").value === AUTO ? this.#codecs.flatMap(({ targets }) => targets) : this.#codec().targets;
+    const offered = Object.entries(TARGETS).filter(([name]) => met.includes(name.replace("target_", "")));
+    aims.push(...offered.map(([name, [text]]) => [name, text]));
     return lossless ? [...aims, ["lossless", "no loss"]] : aims;
   }
 
