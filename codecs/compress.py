@@ -21,6 +21,7 @@ from .registry import codec_class, codec_ids, open_codec
 from .settings import codecs_with, is_lossless, make_settings, settings_used, takes
 from .signals import Audio, Signal, Video
 from .targets import Target, search
+from .video.search import search_video
 from .video.timing import pack_times, unpack_times
 
 if TYPE_CHECKING:
@@ -46,7 +47,13 @@ __all__ = [
 AUTO = "auto"
 # What "auto" takes without a target: the first that is installed and takes the signal.
 PREFERRED = ("image-transform", "jxl", "av1", "h264")
-LOSSLESS = ("image-lossless", "jxl", "webp")  # of whose files "auto" takes the smallest where nothing may be lost
+LOSSLESS = (
+    "image-lossless",
+    "jxl",
+    "webp",
+    "hevc",
+    "h264",
+)  # of whose files "auto" takes the smallest where nothing may be lost
 NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
 
 
@@ -208,7 +215,9 @@ def _smallest_lossless(
     names = [
         name
         for name in LOSSLESS
-        if (among is None or name in among) and wanted <= codec_class(name).Settings.model_fields.keys()
+        if (among is None or name in among)
+        and takes(codec_class(name), signal.kind)
+        and wanted <= codec_class(name).Settings.model_fields.keys()
     ]
 
     def shared(name: str) -> Progress | None:
@@ -269,12 +278,27 @@ def _encode_to_target(
     if "quality" not in chosen.Settings.model_fields:
         why = f": {codec} is always lossless" if chosen.lossless else ""
         raise InvalidSettings(f"{codec} has no quality to search for a target of {target}{why}")
+    if isinstance(signal, Video):
+        return search_video(
+            signal,
+            names,
+            settings,
+            target,
+            encode=lambda video, name, choice, part: _encode_with(video, name, choice, device, part),
+            decode=lambda data: decode(data, _limits_of(data, signal), device, whole=False),
+            progress=progress,
+        )
     return search(
         signal,
         names,
         settings,
         target,
         encode=lambda name, choice: _encode_with(signal, name, choice, device),
-        decode=lambda data: decode(data, Limits(max_input_bytes=len(data), max_pixels=signal.pixels), device),
+        decode=lambda data: decode(data, _limits_of(data, signal), device),
         progress=progress,
     )
+
+
+def _limits_of(data: bytes, signal: Signal) -> Limits:
+    """Return limits within which a file of a signal that was taken is decoded."""
+    return Limits(max_input_bytes=len(data), max_pixels=signal.pixels, max_frames=signal.pixels, max_chunks=signal.pixels + 8)

@@ -20,7 +20,7 @@ from .options import EncodeOptions, settings_and_target
 from .terminal import complain, note, print_table, progress_bar
 
 if TYPE_CHECKING:
-    from .codecs.signals import Image
+    from .codecs.signals import Image, Video
 
 __all__ = [
     "run_bench",
@@ -161,7 +161,8 @@ def run_compare(
 ) -> None:
     """Write the report of `laconic compare`."""
     from .codecs import media
-    from .compare import compare, render
+    from .compare import compare
+    from .compare_page import render
 
     path = _output(source, output, "-compare.html", as_json=False)
     check_output(path, force)
@@ -170,7 +171,7 @@ def run_compare(
     name = "standard input" if source == STANDARD else Path(source).name
     with progress_bar() as progress:
         result = compare(
-            cast("Image", original), name, len(content), target_psnr, codecs=only, device=device, progress=progress
+            cast("Image | Video", original), name, len(content), target_psnr, codecs=only, device=device, progress=progress
         )
     write_output(path, render(result).encode(), force)
     best = result.entries[0]

@@ -1,43 +1,36 @@
-"""Compare every codec on one picture at the same PSNR, and draw a self-contained HTML report of it."""
+"""Compare every codec on one picture or video at the same PSNR; `compare_page` draws a report of it."""
 
 from __future__ import annotations
 
-import base64
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from html import escape
-from importlib.resources import files
-from string import Template
 from typing import cast
 
-import numpy as np
-
-from .codecs import compress, media
-from .codecs.codec import Progress
+from .codecs import compress
+from .codecs.codec import Progress, TargetCodec
 from .codecs.compress import Encoded, Target
 from .codecs.errors import InvalidSettings, LaconicError
 from .codecs.metrics import psnr
 from .codecs.registry import codec_class, codec_ids
-from .codecs.signals import Image, Samples
-from .plot import Series, rd_plot
+from .codecs.settings import takes
+from .codecs.signals import Image, Video
+from .codecs.video.vmaf import vmaf
 
-__all__ = ["QUALITIES", "Comparison", "Entry", "compare", "image_codecs", "reference_psnr", "render"]
+__all__ = ["QUALITIES", "Comparison", "Entry", "compare", "compared_codecs", "measure", "raw_bytes", "reference_psnr"]
 
-QUALITIES = (10, 30, 50, 70, 90)  # of each codec's curve
-SHOWN_PIXELS = 2_000_000  # larger pictures are shown as a crop of their middle, so that the report stays readable
-REFERENCE, REFERENCE_QUALITY = "image-transform", 50
+QUALITIES = {"image": (10, 30, 50, 70, 90), "video": (10, 30, 50, 70)}  # of each codec's curve, by the kind of signal
+REFERENCES, REFERENCE_QUALITY = ("image-transform", "av1"), 50  # whose PSNR is the default target
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One codec at the common PSNR: its file's size, what it took in seconds, and the picture that came back.
+    """One codec at the common PSNR: its file's size, what it took in seconds, and the picture or video that came back.
 
-    `bytes` is the smallest file that reaches the PSNR. Qualities are whole numbers, so most codecs overshoot a little:
-    `even_bytes` is what the codec would take at the very PSNR, between that file and the one of the quality below.
-    `curve` holds (bits per pixel, PSNR) at `QUALITIES`.
+    `bytes` is the smallest file that reaches the PSNR. Qualities of pictures are whole numbers, so most codecs overshoot a
+    little: `even_bytes` is what the codec would take at the very PSNR, between that file and the one of the quality below.
+    `curve` holds (bits per pixel, PSNR) at `QUALITIES`. `vmaf` is None for pictures and where it cannot be measured.
     """
 
     codec: str
@@ -46,9 +39,10 @@ class Entry:
     psnr: float
     encode_seconds: float
     decode_seconds: float
-    decoded: Image = field(repr=False)
+    decoded: Image | Video = field(repr=False)
     even_bytes: float
     curve: tuple[tuple[float, float], ...] = ()
+    vmaf: float | None = None
 
     @property
     def bpp(self) -> float:
@@ -58,28 +52,33 @@ class Entry:
     @property
     def ratio(self) -> float:
         """Bytes of the samples for each byte of the file."""
-        return self.decoded.array.nbytes / self.bytes
+        return raw_bytes(self.decoded) / self.bytes
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All codecs on one picture, the smallest file first; `skipped` says why others are missing."""
+    """All codecs on one picture or video, the smallest file first; `skipped` says why others are missing."""
 
     name: str
-    original: Image = field(repr=False)
+    original: Image | Video = field(repr=False)
     original_bytes: int
     target_psnr: float
     entries: tuple[Entry, ...]
     skipped: Mapping[str, str]
 
 
-def image_codecs() -> list[str]:
-    """Return the ids of the codecs that take pictures and have a quality to compare at."""
-    return [name for name in codec_ids() if _comparable(name)]
+def raw_bytes(signal: Image | Video) -> int:
+    """Return the number of bytes of all samples."""
+    return math.prod(signal.shape) * signal.bit_depth // 8
+
+
+def compared_codecs(kind: str = "image") -> list[str]:
+    """Return the ids of the codecs that take "image" or "video", have a quality to compare at, and do not take minutes."""
+    return [name for name in codec_ids() if _comparable(name, kind)]
 
 
 def compare(
-    original: Image,
+    original: Image | Video,
     name: str,
     original_bytes: int,
     target_psnr: float | None = None,
@@ -89,13 +88,13 @@ def compare(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Comparison:
-    """Code a picture with every codec at `target_psnr` dB: each file is the codec's smallest that reaches it.
+    """Code a picture or video with every codec at `target_psnr` dB: each file is the codec's smallest that reaches it.
 
-    The default target is what image-transform gives at quality 50. Codecs that are always lossless take part where they are
-    named in `codecs`, with the one file that they make. Codecs that cannot take part are named in `skipped`.
-    Raises `InvalidSettings` where none can, or where none has a quality.
+    The default target is what image-transform, or av1, gives at quality 50. Codecs that are always lossless, and those that
+    take minutes to meet a target, take part where they are named in `codecs`, the former with the one file that they make.
+    Codecs that cannot take part are named in `skipped`. Raises `InvalidSettings` where none can, or where none has a quality.
     """
-    chosen = list(codecs or image_codecs())
+    chosen = list(codecs or compared_codecs(original.kind))
     if all(_always_lossless(codec) for codec in chosen):
         raise InvalidSettings(f"{', '.join(chosen)}: always lossless; name a codec with a quality as well, to compare with")
     report = progress or (lambda done, stage: None)
@@ -107,6 +106,8 @@ def compare(
             entry = measure(original, codec, target, device)
             if curves and not _always_lossless(codec):
                 entry = replace(entry, curve=_curve(original, codec, device, _part(report, index, len(chosen))))
+            if isinstance(original, Video) and isinstance(entry.decoded, Video):
+                entry = replace(entry, vmaf=vmaf(original, entry.decoded))
             entries.append(entry)
         except LaconicError as error:
             skipped[codec] = str(error)
@@ -117,25 +118,25 @@ def compare(
     return Comparison(name, original, original_bytes, target, tuple(entries), skipped)
 
 
-def reference_psnr(original: Image, codecs: Sequence[str], device: str = "auto") -> float:
-    """Return the PSNR that image-transform gives at quality 50, or without its weights the first codec that can."""
-    ordered = sorted(codecs, key=lambda codec: codec != REFERENCE)
+def reference_psnr(original: Image | Video, codecs: Sequence[str], device: str = "auto") -> float:
+    """Return the PSNR that image-transform or av1 gives at quality 50, or without its weights the first codec that can."""
+    ordered = sorted(codecs, key=lambda codec: codec not in REFERENCES)
     for codec in ordered:
         try:
             return _code(original, codec, {"quality": REFERENCE_QUALITY}, device).psnr
         except LaconicError:
             continue
-    raise InvalidSettings(f"none of {', '.join(codecs)} can code this picture")
+    raise InvalidSettings(f"none of {', '.join(codecs)} can code this {original.kind}")
 
 
-def measure(original: Image, codec: str, target_psnr: float, device: str = "auto") -> Entry:
+def measure(original: Image | Video, codec: str, target_psnr: float, device: str = "auto") -> Entry:
     """Return a codec's entry for its smallest file that reaches a PSNR; what codecs raise passes through."""
     if _always_lossless(codec):
         return _code(original, codec, {}, device)
     found = compress.encode(original, codec, {}, Target(psnr=target_psnr), device)
     entry = _code(original, codec, found.settings, device)
     quality = found.settings.get("quality")
-    if not isinstance(quality, int) or quality == 0:
+    if not isinstance(quality, int | float) or quality < 1:
         return entry
     below = _code(original, codec, {**found.settings, "quality": quality - 1}, device)
     return replace(entry, even_bytes=_between(entry, below, target_psnr))
@@ -149,12 +150,12 @@ def _between(entry: Entry, below: Entry, psnr_wanted: float) -> float:
     return math.exp((1 - part) * math.log(below.bytes) + part * math.log(entry.bytes))
 
 
-def _comparable(name: str) -> bool:
+def _comparable(name: str, signal: str) -> bool:
     try:
         kind = codec_class(name)
     except (LaconicError, ImportError):  # a third party's that does not import must not spoil the report
         return False
-    return kind.signal == "image" and "quality" in kind.Settings.model_fields
+    return takes(kind, signal) and "quality" in kind.Settings.model_fields and not issubclass(kind, TargetCodec)
 
 
 def _always_lossless(name: str) -> bool:
@@ -162,21 +163,27 @@ def _always_lossless(name: str) -> bool:
     return kind.lossless and "quality" not in kind.Settings.model_fields
 
 
-def _code(original: Image, codec: str, settings: Mapping[str, object], device: str) -> Entry:
+def _code(original: Image | Video, codec: str, settings: Mapping[str, object], device: str) -> Entry:
     """Encode and decode once, both timed."""
     encoded: Encoded = compress.encode(original, codec, settings, None, device)
     start = time.perf_counter()
-    decoded = cast(Image, compress.decode(encoded.data, device=device))
+    decoded = cast("Image | Video", compress.decode(encoded.data, device=device, whole=False))
+    if isinstance(decoded, Video):  # whose frames are decoded as they are asked for
+        for _ in decoded.source.read(0, decoded.shape[0]):
+            pass
     seconds = time.perf_counter() - start
     quality = psnr(original, decoded)
     size = len(encoded.data)
     return Entry(codec, encoded.settings, size, quality, encoded.seconds, seconds, decoded, size)
 
 
-def _curve(original: Image, codec: str, device: str, report: Callable[[float, str], None]) -> tuple[tuple[float, float], ...]:
+def _curve(
+    original: Image | Video, codec: str, device: str, report: Callable[[float, str], None]
+) -> tuple[tuple[float, float], ...]:
     points = []
-    for index, quality in enumerate(QUALITIES):
-        report((index + 1) / (len(QUALITIES) + 1), f"{codec} at quality {quality}")
+    qualities = QUALITIES[original.kind]
+    for index, quality in enumerate(qualities):
+        report((index + 1) / (len(qualities) + 1), f"{codec} at quality {quality}")
         entry = _code(original, codec, {"quality": quality}, device)
         points.append((entry.bpp, entry.psnr))
     return tuple(points)
@@ -184,86 +191,3 @@ def _curve(original: Image, codec: str, device: str, report: Callable[[float, st
 
 def _part(report: Progress, index: int, count: int) -> Callable[[float, str], None]:
     return lambda done, stage: report((index + done) / count, stage)
-
-
-def render(comparison: Comparison) -> str:
-    """Return the report as one HTML page that needs nothing from anywhere else."""
-    height, width, channels = comparison.original.shape
-    crop = _crop(comparison.original)
-    smallest = comparison.entries[0]
-    template = Template(files("laconic").joinpath("compare.html").read_text(encoding="utf-8"))
-    pages = template.substitute(
-        title=escape(comparison.name),
-        summary=f"At {comparison.target_psnr:.2f} dB, <b>{escape(smallest.codec)}</b> makes the smallest file: "
-        f"<b>{smallest.bytes:,} bytes</b>, {smallest.bpp:.3f} bits per pixel.",
-        facts=f"{width} × {height}, {channels} channel{'s' * (channels > 1)} of {comparison.original.bit_depth} bits; "
-        f"{comparison.original.array.nbytes:,} bytes of samples, {comparison.original_bytes:,} in the file given.",
-        rows="\n".join(_row(index, entry, smallest) for index, entry in enumerate(comparison.entries)),
-        notes="".join(f'<p class="muted">{escape(codec)} is missing: {escape(why)}</p>' for codec, why in _skipped(comparison)),
-        plot=rd_plot([Series(e.codec, e.curve, (e.bpp, e.psnr)) for e in comparison.entries], comparison.target_psnr),
-        pictures=_pictures(comparison, crop),
-        crop="" if crop is None else '<p class="muted">The middle of the picture is shown; all figures are of the whole.</p>',
-    )
-    return pages
-
-
-def _skipped(comparison: Comparison) -> list[tuple[str, str]]:
-    return sorted(comparison.skipped.items())
-
-
-def _row(index: int, entry: Entry, smallest: Entry) -> str:
-    more = "smallest" if entry is smallest else f"+{100 * (entry.even_bytes / smallest.even_bytes - 1):.1f} %"
-    settings = ", ".join(_setting(name, value) for name, value in entry.settings.items() if value is not False)
-    quality = "exact" if math.isinf(entry.psnr) else f"{entry.psnr:.2f} dB"
-    cells = [
-        f"{entry.bytes:,}",
-        f"{entry.bpp:.3f}",
-        f"{entry.ratio:.1f}",
-        quality,
-        more,
-        f"{entry.encode_seconds:.3f} s",
-        f"{entry.decode_seconds:.3f} s",
-    ]
-    least = ' class="least"' if entry is smallest else ""
-    name = f'<span class="dot"></span>{escape(entry.codec)}'
-    columns = "".join(f"<td>{cell}</td>" for cell in cells)
-    return (
-        f'<tr data-picture="{index + 1}" class="series-{index}"><td{least}>{name}</td>{columns}'
-        f'<td class="settings">{escape(settings)}</td></tr>'
-    )
-
-
-def _setting(name: str, value: object) -> str:
-    return name if value is True else f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-
-
-def _crop(original: Image) -> tuple[slice, slice] | None:
-    """Return the part of a large picture that is shown."""
-    height, width = original.shape[:2]
-    if height * width <= SHOWN_PIXELS:
-        return None
-    scale = math.sqrt(SHOWN_PIXELS / (height * width))
-    rows, columns = max(1, int(height * scale)), max(1, int(width * scale))
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return slice(top, top + rows), slice(left, left + columns)
-
-
-def _pictures(comparison: Comparison, crop: tuple[slice, slice] | None) -> str:
-    """Return the pictures as JSON for the page's script: the original first, then the table's rows in order."""
-    shown = [("original", "", comparison.original)]
-    shown += [(entry.codec, f"{entry.bytes:,} bytes", entry.decoded) for entry in comparison.entries]
-    pictures = []
-    for name, caption, image in shown:
-        array = image.array if crop is None else image.array[crop]
-        height, width = array.shape[:2]
-        entry = {"name": name, "caption": caption, "width": width, "height": height, "source": _data_url(array, image.metadata)}
-        pictures.append(entry)
-    return json.dumps(pictures).replace("<", "\\u003c")
-
-
-def _data_url(array: Samples, metadata: Mapping[str, bytes]) -> str:
-    """Return a picture, in 8 bits as screens have them, as the data URL of a PNG with its colour profile."""
-    pixels: Samples = array if array.dtype == np.uint8 else (array // 257).astype(np.uint8)
-    profile = {"icc": metadata["icc"]} if "icc" in metadata else {}
-    png = media.write(Image(pixels, profile), "png")
-    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -19,7 +19,8 @@ from laconic import cli, demo
 from laconic.codecs import media
 from laconic.codecs.metrics import psnr
 from laconic.codecs.signals import Image
-from laconic.compare import Comparison, compare, image_codecs, measure, render
+from laconic.compare import Comparison, compare, compared_codecs, measure
+from laconic.compare_page import render
 from laconic.plot import Series, rd_plot
 
 from .pictures import photograph, smooth
@@ -51,7 +52,7 @@ def test_codecs_that_cannot_take_part_are_named() -> None:
 
 
 def test_default_codecs_and_target() -> None:
-    assert {"image-transform", "jpeg", "webp", "avif", "jxl"} <= set(image_codecs())
+    assert {"image-transform", "jpeg", "webp", "avif", "jxl"} <= set(compared_codecs())
     result = compare(photograph(48, 48), "photo.png", 1, codecs=["webp"], curves=False, device="cpu")
     same = laconic.encode(photograph(48, 48), "webp", quality=50)
     assert result.target_psnr == pytest.approx(psnr(photograph(48, 48), laconic.decode(same)))
@@ -59,7 +60,7 @@ def test_default_codecs_and_target() -> None:
 
 
 def test_codecs_that_are_always_lossless_take_part_where_named() -> None:
-    assert "image-lossless" not in image_codecs()
+    assert "image-lossless" not in compared_codecs()
     result = compare(photograph(32, 32), "photo.png", 1, 30.0, codecs=["image-lossless", "jpeg"], device="cpu")
     exact = next(entry for entry in result.entries if entry.codec == "image-lossless")
     assert (

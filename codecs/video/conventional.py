@@ -36,7 +36,7 @@ __all__ = [
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")  # efforts 1 to 9
 GROUP, DEFAULT_GROUP = 16, 256  # the parameter that holds the frames of a group, and what it is where it is left out
 LEAST_SIDE = 64  # x265 writes beyond its memory for frames of fewer than 50 columns
-RATES = Fraction(1, 100), Fraction(1000)  # frames per second that encoders are told: they refuse others
+RATES = Fraction(1), Fraction(240)  # frames per second that encoders are told: they refuse others, and it matters little
 
 
 class VideoSettings(CodecSettings):
@@ -94,7 +94,7 @@ def encode_groups(codec: str, video: Video, coding: Coding, length: int, progres
     count = video.shape[0]
     frames = _reported(video.source.read(0, count), count, codec, progress)
     options = {**coding.options, "g": str(length)}
-    rate = min(max(video.rate, RATES[0]), RATES[1])
+    rate = min(max(video.rate, RATES[0]), RATES[1]).limit_denominator(1001)
     chunks = [
         encode_frames(
             map(_padded, islice(frames, length)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from ..errors import CorruptMedia
@@ -9,7 +10,11 @@ from ..errors import CorruptMedia
 __all__ = ["check_whole"]
 
 SEGMENT = b"\x18\x53\x80\x67"  # the Matroska element that holds everything
+BOXES_OF_SAMPLES = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"}
 GIF_TRAILER = b";"
+Y4M_LINE = 256  # bytes of a header at most
+CHROMA = re.compile(rb"(mono|420|411|422|444)(?:jpeg|mpeg2|paldv)?(p?(?:9|10|12|14|16))?")
+SUBSAMPLING = {b"mono": (0, 0), b"420": (2, 2), b"411": (4, 1), b"422": (2, 1), b"444": (1, 1)}  # columns and rows a sample
 
 
 def check_whole(data: bytes, name: str) -> None:
@@ -19,17 +24,39 @@ def check_whole(data: bytes, name: str) -> None:
         raise CorruptMedia(f"the {name} file ends too early: {len(data):,} of at least {end:,} bytes are there")
 
 
-def _boxes(data: bytes) -> int:
+def _mp4(data: bytes) -> int:
     """Return where the last box of an MP4 or QuickTime file ends."""
-    at = 0
-    while at + 8 <= len(data):
-        size = int.from_bytes(data[at : at + 4], "big")
-        if size == 1 and at + 16 <= len(data):
-            size = int.from_bytes(data[at + 8 : at + 16], "big")
-        if size == 0:  # up to the end
-            return len(data)
-        at += max(size, 8)
-    return at if at >= len(data) else at + 8
+    end = 0
+    for kind, start, end in _boxes(data, 0, len(data)):
+        if kind in BOXES_OF_SAMPLES:
+            _check_samples(data, start, min(end, len(data)))
+    return end if end >= len(data) else end + 8
+
+
+def _boxes(data: bytes, at: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the boxes of a stretch: kind, where the content starts, and where it ends, which may be beyond the stretch."""
+    while at + 8 <= stop:
+        size, head = int.from_bytes(data[at : at + 4], "big"), 8
+        if size == 1:
+            size, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
+        end = stop if size == 0 else at + max(size, head)
+        yield data[at + 4 : at + 8], at + head, end
+        at = end
+
+
+def _check_samples(data: bytes, start: int, stop: int) -> None:
+    """Raise `CorruptMedia` for more samples than a file can hold: FFmpeg takes memory for as many as a box says."""
+    for kind, first, end in _boxes(data, start, stop):
+        if kind in BOXES_OF_SAMPLES:
+            _check_samples(data, first, min(end, stop))
+        elif kind in COUNTS:
+            size, count = COUNTS[kind](data[first : first + 12])
+            if size * count > len(data):
+                raise CorruptMedia(f"{count:,} samples are more than {len(data):,} bytes hold")
+
+
+def _numbers(head: bytes) -> tuple[int, int]:
+    return int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big")
 
 
 def _segment(data: bytes) -> int:
@@ -40,6 +67,26 @@ def _segment(data: bytes) -> int:
         if identifier == SEGMENT:
             return at
     return max(at, len(data) + 1)
+
+
+def _y4m(data: bytes) -> int:
+    """Return where the last frame of a YUV4MPEG2 file ends; 0 for kinds of chroma that only FFmpeg may know."""
+    head = data[: data.find(b"\n", 0, Y4M_LINE) + 1]
+    fields = {field[:1]: field[1:] for field in head.split()[1:]}
+    found = CHROMA.fullmatch(fields.get(b"C", b"420"))
+    if found is None or not (fields.get(b"W", b"").isdigit() and fields.get(b"H", b"").isdigit()):
+        return 0
+    width, height = int(fields[b"W"]), int(fields[b"H"])
+    across, down = SUBSAMPLING[found[1]]
+    chroma = 2 * -(-width // across) * -(-height // down) if across else 0
+    size = (width * height + chroma) * (2 if found[2] else 1)
+    at = len(head)
+    while at < len(data):
+        line = data.find(b"\n", at, at + Y4M_LINE) + 1
+        if not line:
+            return len(data) + 1
+        at = line + size
+    return at
 
 
 def _elements(data: bytes) -> Iterator[tuple[bytes, int, int | None]]:
@@ -68,4 +115,6 @@ def _gif(data: bytes) -> int:
     return len(data) + (not data.rstrip(b"\0").endswith(GIF_TRAILER))
 
 
-LENGTHS = {"mp4": _boxes, "mov": _boxes, "webm": _segment, "mkv": _segment, "avi": _riff, "gif": _gif}
+# Bytes of a sample at least, and how many there are: of one size (stsz), in a fragment (trun).
+COUNTS = {b"stsz": _numbers, b"trun": lambda head: (1, _numbers(head)[0])}
+LENGTHS = {"mp4": _mp4, "mov": _mp4, "webm": _segment, "mkv": _segment, "avi": _riff, "y4m": _y4m, "gif": _gif}

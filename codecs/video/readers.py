@@ -28,7 +28,7 @@ from .framing import check_whole
 from .soundtrack import Soundtrack
 from .timing import LONGEST
 
-__all__ = ["DEMUXERS", "FileFrames", "is_animated", "read_header", "read_video"]
+__all__ = ["DEMUXERS", "FileFrames", "Look", "is_animated", "opened", "read_header", "read_video"]
 
 DEMUXERS = {
     "mp4": "mp4",
@@ -233,7 +233,7 @@ def read_video(data: bytes, name: str, limits: Limits) -> Video:
         if found.look is None:
             raise CorruptMedia(f"the {name} file has no frames")
         base, first = stream.time_base or Fraction(1, TICKS), found.stamps[0]
-        audio = sound.file((first or 0) * base) if sound else b""
+        audio = sound.file((first or 0) * base)
         rates = [rate for rate in (stream.guessed_rate, stream.average_rate, stream.base_rate) if rate and 0 < rate <= FASTEST]
     rate, times = _timing([] if name in UNTIMED else found.stamps, len(found.stamps), base, rates)
     return Video(_source(data, name, found, limits), rate, times, found.look.colour, {"audio": audio} if audio else {})
@@ -273,7 +273,10 @@ def _breaking_off(done: list[int | None] | int) -> Iterator[None]:
 
 
 def _soundtrack(container: Any, limits: Limits) -> Soundtrack:
-    return Soundtrack(container.streams.audio[0] if container.streams.audio else None, limits)
+    stream = container.streams.audio[0] if container.streams.audio else None
+    if stream is not None and stream.codec_context is None:
+        raise UnsupportedMedia("the video's sound is of a kind that is not known here")
+    return Soundtrack(stream, limits)
 
 
 def _source(data: bytes, name: str, found: _Pass, limits: Limits) -> FrameSource:

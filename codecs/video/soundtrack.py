@@ -16,7 +16,7 @@ from ..limits import Limits
 from ..signals import TICKS
 from .ffmpeg import failures_are
 
-__all__ = ["BITEXACT", "Copying", "Soundtrack", "sound_for"]
+__all__ = ["BITEXACT", "Copying", "Soundtrack", "packets_of", "sound_for", "start_of"]
 
 # The name of the tag that says when the sound begins after the first frame, in `TICKS` of a second: negative where a coder's
 # priming comes before. Times in the file itself begin at 0, as Matroska has no negative ones.

@@ -23,8 +23,9 @@ from ..signals import TICKS, Colour, Video
 from .ffmpeg import failures_are, frame_of_rgb, tagged
 from .soundtrack import BITEXACT, sound_for
 
-__all__ = ["WRITERS", "write", "write_to"]
+__all__ = ["WRITERS", "Encoding", "write", "write_to"]
 
+Writer = Callable[[Video, BinaryIO, int], None]  # of a video to an open file at a quality
 THREADS = 4  # of an encoder: with another number its bytes are others
 VISUALLY_LOSSLESS = 80  # the quality where none is asked for: x264's crf 17
 STILL = (1980, 1, 1, 0, 0, 0)  # the date of every file in an archive
@@ -58,7 +59,7 @@ def write(video: Video, format: str, quality: int | None = None) -> bytes:  # no
 def write_to(video: Video, format: str, file: BinaryIO, quality: int | None = None) -> None:  # noqa: A002
     """Write a video to an open file that seeks, reading its frames once and in order.
 
-    mp4 and mkv hold H.264, webm VP9, at a `quality` 0..100 (80 where not given); y4m, npy and zip (numbered PNGs) hold frames
+    mp4 and mkv hold H.264, webm VP9 (AV1 for 16 bits), at a `quality` 0..100 (80 where not given); y4m, npy and zip (numbered PNGs) hold frames
     alone, without sound and times. Raises `UnsupportedMedia` for other formats, and what reading the frames raises.
     """
     make = WRITERS.get(format)
@@ -67,7 +68,7 @@ def write_to(video: Video, format: str, file: BinaryIO, quality: int | None = No
     make(video, file, VISUALLY_LOSSLESS if quality is None else quality)
 
 
-def _encoded(encoding: Encoding) -> Callable[[Video, BinaryIO, int], None]:
+def _encoded(encoding: Encoding) -> Writer:
     """Return what writes videos in a container."""
 
     def make(video: Video, file: BinaryIO, quality: int) -> None:
@@ -100,10 +101,9 @@ class _Unnamed:
 
 def _packets(video: Video, stream: Any) -> Iterator[Any]:
     """Yield the packets of all frames."""
-    context = stream.codec_context
     for number, frame in enumerate(video.source.read(0, video.shape[0])):
         picture = cast(Any, frame_of_rgb(frame, stream.pix_fmt, video.colour))
-        picture.time_base = context.time_base if number else (1 / video.rate if video.times is None else Fraction(1, TICKS))
+        picture.time_base = 1 / video.rate if video.times is None else Fraction(1, TICKS)
         picture.pts = number if video.times is None else int(video.times[number])
         yield from stream.encode(picture)
     yield from stream.encode(None)
@@ -143,10 +143,23 @@ def _vp9(quality: int) -> Mapping[str, str]:
     return {"crf": str(round(63 - 0.56 * quality)), "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
 
 
+def _av1(quality: int) -> Mapping[str, str]:
+    return {"crf": str(max(1, round(63 - 0.56 * quality))), "preset": "8"}
+
+
+def _by_depth(usual: Writer, deep: Writer) -> Writer:
+    """Return what writes videos of 8 bits and of 16 in two ways."""
+    return lambda video, file, quality: (usual if video.bit_depth == 8 else deep)(video, file, quality)
+
+
+IN_WEBM = frozenset({"opus", "vorbis"})
 IN_MP4 = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
-WRITERS: dict[str, Callable[[Video, BinaryIO, int], None]] = {
+WRITERS: dict[str, Writer] = {
     "mp4": _encoded(Encoding("mp4", "libx264", _x264, False, IN_MP4, "aac")),
-    "webm": _encoded(Encoding("webm", "libvpx-vp9", _vp9, True, frozenset({"opus", "vorbis"}), "libopus")),
+    "webm": _by_depth(
+        _encoded(Encoding("webm", "libvpx-vp9", _vp9, True, IN_WEBM, "libopus")),
+        _encoded(Encoding("webm", "libsvtav1", _av1, True, IN_WEBM, "libopus")),  # as VP9 is built here without 10 bits
+    ),
     "mkv": _encoded(Encoding("matroska", "libx264", _x264, False, None)),
     "y4m": _y4m,
     "npy": _npy,
