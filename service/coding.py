@@ -193,15 +193,17 @@ class Coder:
 
     def _code(self, job: Job, progress: Progress) -> Encoded | Signal:
         if isinstance(job, DecodeJob):
-            if self._decode_native is not None and self._catalogue.served[job.codec].native:
+            served = self._catalogue.served[job.codec]
+            if self._decode_native is not None and served.native:
                 return self._decode_native(job.data, self._limits, job.excerpt)
-            return restore(job.data, self._limits, self._device, progress, job.excerpt)
-        request, served = job.request, self._catalogue.served
+            picture = None if served.takes("video") else progress  # codecs of videos are through before a frame is decoded
+            return restore(job.data, self._limits, self._device, job.excerpt, picture, progress)
+        request, among = job.request, self._catalogue.served
         settings = dict(request.settings)
         if job.checkpoint is not None:
             job.checkpoint.mkdir(mode=0o700, parents=True, exist_ok=True)
             settings[CHECKPOINT] = str(job.checkpoint)
-        return compress.encode(request.signal, request.codec, settings, request.target, self._device, progress, served)
+        return compress.encode(request.signal, request.codec, settings, request.target, self._device, progress, among)
 
     def _outcome(self, job: Job, value: Encoded | Signal, seconds: float) -> Outcome:
         """Return the outcome; a codec's own split of its last call counts where that call was the whole work."""

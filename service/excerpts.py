@@ -59,18 +59,21 @@ class _Watched:
             yield frame
 
 
-def restore(data: bytes, limits: Limits, device: str, progress: Progress | None, excerpt: Excerpt) -> Signal:
+def restore(
+    data: bytes, limits: Limits, device: str, excerpt: Excerpt, picture: Progress | None = None, video: Progress | None = None
+) -> Signal:
     """Restore the signal of an .lcn file, of a video the frames that are wanted, into memory.
 
-    Sound comes with all frames only. Raises as `compress.decode` does, and `InvalidSettings` for frames that there are not.
+    `picture` hears of the codec's progress, `video` of each frame. Sound comes with all frames only. Raises as
+    `compress.decode` does, and `InvalidSettings` for frames that there are not.
     """
-    signal = compress.decode(data, limits, device, progress, salvage=excerpt.salvage, whole=excerpt.is_whole)
+    signal = compress.decode(data, limits, device, picture, salvage=excerpt.salvage, whole=excerpt.is_whole)
     if not isinstance(signal, Video):
         if not excerpt.is_whole:
             raise InvalidSettings("frames are parts of a video; the file holds a picture")
         return signal
     start, stop = excerpt.span(signal.shape[0])
     limits.check("max_video_pixels", (stop - start) * signal.shape[1] * signal.shape[2], WHAT)
-    watched = _Watched(signal.source, stop - start, progress or (lambda part, stage: None))
+    watched = _Watched(signal.source, stop - start, video or (lambda part, stage: None))
     part = replace(signal, source=watched).frames(start, stop)
     return replace(part, metadata=dict(signal.metadata)) if excerpt.is_whole else part

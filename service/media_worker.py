@@ -52,7 +52,7 @@ def _write(body: memoryview, asked: Mapping[str, Any]) -> Reply:
 
 
 def _decode(body: memoryview, asked: Mapping[str, Any]) -> Reply:
-    return pack_signal(restore(bytes(body), Limits(**asked["limits"]), "cpu", None, Excerpt(**asked["excerpt"])))
+    return pack_signal(restore(bytes(body), Limits(**asked["limits"]), "cpu", Excerpt(**asked["excerpt"])))
 
 
 TASKS: dict[str, Callable[[memoryview, Mapping[str, Any]], Reply]] = {

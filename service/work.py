@@ -68,8 +68,7 @@ class Encoding:
 
     def check_may_wait(self, runtime: Runtime) -> None:
         """Raise `JobNeeded` for what nobody should wait for in a request."""
-        served = runtime.catalogue.served.get(self.options.codec)
-        if served is not None and served.fits:
+        if _fits(runtime, self.options.codec):
             raise JobNeeded(f"{self.options.codec} fits in steps, for longer than a request may take")
 
     async def run(self, exchange: Exchange, body: bytes) -> Result:
@@ -85,7 +84,7 @@ class Encoding:
             async with exchange.room(plan):
                 signal = await exchange.in_media_pool("read", header.format, pixels, runtime.media.read, body, limits, asked)
                 job = runtime.coder.encode_job(batches.Request(signal, options.codec, options.settings, options.target))
-                if exchange.checkpoint is not None and runtime.catalogue.served[job.request.codec].fits:
+                if _fits(runtime, job.request.codec):
                     job = replace(job, checkpoint=exchange.checkpoint)
                 del signal
                 encoded = await exchange.on_device(job)
@@ -138,6 +137,12 @@ def work_of(op: str, query: QueryParams, forms: str, catalogue: Catalogue) -> Wo
     if op == "encode":
         return Encoding(encode_options(query, catalogue))
     return Decoding(Forms.parse(forms), decode_options(query))
+
+
+def _fits(runtime: Runtime, codec: str) -> bool:
+    """Whether a codec, which may be "auto", is one that fits in steps."""
+    served = runtime.catalogue.served.get(codec)
+    return served is not None and served.fits
 
 
 def _kind(header: media.Header) -> str:
