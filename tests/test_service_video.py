@@ -20,9 +20,11 @@ import pytest
 
 from laconic.bench.service_process import running_service
 from laconic.codecs import compress, media
-from laconic.codecs.errors import CorruptMedia, LimitExceeded
+from laconic.codecs.errors import CorruptMedia, CorruptStream, LimitExceeded
 from laconic.codecs.limits import Limits
+from laconic.codecs.registry import codec_class
 from laconic.codecs.signals import Colour, Video
+from laconic.service.excerpts import Excerpt
 from laconic.service.forms import Forms, accepted_forms
 from laconic.service.logs import make_log
 from laconic.service.packing import pack_signal, unpack_signal
@@ -257,6 +259,23 @@ def test_a_file_with_more_frames_than_it_says_is_refused() -> None:
             box.read(file, Limits(max_video_pixels=CLIP.pixels - 1))
         with pytest.raises(CorruptMedia):
             box.read(file[: len(file) // 2], Limits(max_video_pixels=CLIP.pixels))
+    finally:
+        box.stop()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="resource limits are POSIX's")
+@pytest.mark.parametrize("codec", ["av1", "hevc", "h264"])
+def test_videos_are_read_and_decoded_in_confined_processes(codec: str) -> None:
+    limits = Limits(max_pixels=100_000, max_video_pixels=200_000)
+    box = Sandbox(1, limits, 60)
+    try:
+        file = compress.encode(CLIP, codec, {"frames": 4}).data
+        whole = compress.decode(file)
+        assert getattr(codec_class(codec), "native", False)
+        assert np.array_equal(box.decode(file, limits).array, whole.array)
+        assert np.array_equal(box.decode(file, limits, Excerpt(3, 6)).array, whole.array[3:6])
+        with pytest.raises(CorruptStream):
+            box.decode(file[:-3], limits)
     finally:
         box.stop()
 
