@@ -147,7 +147,7 @@ def _between(entry: Entry, below: Entry, psnr_wanted: float) -> float:
     if not below.psnr < psnr_wanted < entry.psnr < math.inf:
         return entry.bytes
     part = (psnr_wanted - below.psnr) / (entry.psnr - below.psnr)
-    return math.exp((1 - part) * math.log(below.bytes) + part * math.log(entry.bytes))
+    return min(float(entry.bytes), math.exp((1 - part) * math.log(below.bytes) + part * math.log(entry.bytes)))
 
 
 def _comparable(name: str, signal: str) -> bool:
