@@ -113,6 +113,9 @@ def read_header(data: bytes, limits: Limits | None = None) -> Header:
     name = sniff(data)
     if FORMATS[name].signal == "video" or (name == "gif" and video_readers.is_animated(data, limits)):
         return video_readers.read_header(data, name, limits)
+    if name == "npy" and (frames := readers.npy_frames(data, limits)) is not None:
+        count, height, width, channels = frames.shape
+        return Header(name, height, width, channels, count)
     header = readers.read_header(data, name)
     limits.check("max_pixels", header.height * header.width, "the picture's number of pixels")
     return header
@@ -121,7 +124,8 @@ def read_header(data: bytes, limits: Limits | None = None) -> Header:
 def read(data: bytes, limits: Limits | None = None, kind: str | None = None) -> Signal:
     """Return the signal in a media file, which must be of a `kind`, "image" or "video", where one is given.
 
-    A GIF of several frames is a video unless an image is asked for; of several pictures in another file the first is returned.
+    A GIF of several frames and an .npy file of four axes are videos, the GIF not where an image is asked for; of several
+    pictures in another file the first is returned.
 
     Pictures come out upright; palettes as RGB, CMYK as RGB (without its profile), two levels as grey; 16 bits stay; an
     alpha channel that is opaque everywhere is dropped. ICC, EXIF and XMP payloads are kept. Raises as `read_header` does.
@@ -136,6 +140,8 @@ def read(data: bytes, limits: Limits | None = None, kind: str | None = None) -> 
         moves = kind == "video" or video_readers.is_animated(data, limits)
     if moves:
         return video_readers.read_video(data, name, limits)
+    if name == "npy" and kind != "image" and (frames := readers.npy_frames(data, limits)) is not None:
+        return Video.of(frames)
     if kind == "video":
         raise UnsupportedMedia(f"a video is asked for, and {name} files hold pictures")
     header = read_header(data, limits)

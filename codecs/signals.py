@@ -142,7 +142,7 @@ class Colour:
     """How a video file stores colour: the code points of ITU-T H.273, and whether samples use the full range.
 
     The frames of a `Video` are RGB already; a file written from it is labelled, and converted to, what this says.
-    Code point 2 stands for "not said", which means BT.709 from 720 rows up and BT.601 below.
+    Code point 2 stands for "not said": such a matrix is taken to be BT.601's, as FFmpeg does, and written files say so.
     """
 
     primaries: int = 2

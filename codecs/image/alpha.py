@@ -26,7 +26,7 @@ def decode_alpha(payload: bytes, height: int, width: int) -> NDArray[np.uint8]:
     limits = Limits(max_input_bytes=len(payload), max_pixels=height * width)
     try:
         header = media.read_header(payload, limits)
-        if header != ("jxl", height, width, 1):
+        if header != media.Header("jxl", height, width, 1):
             raise CorruptStream(f"the alpha plane is {tuple(header)}, not JPEG XL of {height} x {width} grey pixels")
         plane = media.read(payload, limits).array
     except (CorruptMedia, UnsupportedMedia, LimitExceeded) as error:

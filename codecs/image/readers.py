@@ -7,6 +7,7 @@ against our limit, not Pillow's, before any pixel is decoded. imagecodecs reads 
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,10 +28,11 @@ from PIL import (
 from PIL import Image as Pillow
 
 from ..errors import CorruptMedia, LaconicError, UnsupportedMedia
+from ..limits import Limits
 from ..signals import Image, Samples
 from . import exif, jxl_header
 
-__all__ = ["Header", "damage_is_corrupt_media", "from_pillow", "read_header", "read_image"]
+__all__ = ["Header", "damage_is_corrupt_media", "from_pillow", "npy_frames", "read_header", "read_image"]
 
 PLUGINS: dict[str, type[Any]] = {
     "avif": AvifImagePlugin.AvifImageFile,
@@ -49,6 +51,7 @@ PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type
 TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_TILE_WIDTH, TIFF_TILE_LENGTH, TIFF_FORMAT = 258, 262, 322, 323, 339
 TIFF_RGB, TIFF_UNSIGNED = 2, (1,)
 TIFF_TILE_PIXELS = 4096**2  # a small picture may have a larger tile, but not one of any size
+NPY_TYPES = (np.dtype(np.uint8), np.dtype("<u2"), np.dtype(">u2"))
 NPY_HEADER_BYTES, PNM_HEADER_BYTES = 10_000, 4096
 PNM = re.compile(rb"P([1-6])" + rb"(?:\s|#[^\n]*\n)+(\d{1,9})" * 2 + rb"(?:(?:\s|#[^\n]*\n)+(\d{1,5})\s)?")
 
@@ -267,15 +270,36 @@ def _pnm16_array(data: bytes) -> Samples:
     return _stretched(samples.astype(np.uint16), maximum)
 
 
-def _npy_header(file: io.BytesIO) -> tuple[tuple[int, int, int], bool, np.dtype[Any]]:
-    """Return (shape with channels, whether in column order, type) and leave the file at the first sample."""
+def npy_frames(data: bytes, limits: Limits) -> Samples | None:
+    """Return the frames T x H x W x 3 in an .npy file, None if it holds a picture; as with pictures, limits come first."""
+    with damage_is_corrupt_media("npy"):
+        file = io.BytesIO(data)
+        shape, columns_first, dtype = _npy_facts(file)
+        if len(shape) != 4:
+            return None
+        if dtype not in NPY_TYPES or shape[3] != 3 or min(shape) < 1:
+            raise UnsupportedMedia(f"an .npy video is uint8 or uint16, T x H x W x 3, not {dtype} {shape}")
+        limits.check("max_frames", shape[0], "the video's number of frames")
+        limits.check("max_pixels", shape[1] * shape[2], "a frame's number of pixels")
+        limits.check("max_video_pixels", shape[0] * shape[1] * shape[2], "the video's number of pixels, of all frames")
+        return _npy_samples(data, file.tell(), shape, columns_first, dtype)
+
+
+def _npy_facts(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return (shape, whether in column order, type) and leave the file at the first sample."""
     version = np.lib.format.read_magic(file)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read is None:
         raise UnsupportedMedia(f"version {version[0]}.{version[1]} of .npy is not read; 1.0 and 2.0 are")
-    shape, columns_first, dtype = read(file, max_header_size=NPY_HEADER_BYTES)
+    facts: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(file, max_header_size=NPY_HEADER_BYTES)
+    return facts
+
+
+def _npy_header(file: io.BytesIO) -> tuple[tuple[int, int, int], bool, np.dtype[Any]]:
+    """Return (shape with channels, whether in column order, type) of a picture and leave the file at the first sample."""
+    shape, columns_first, dtype = _npy_facts(file)
     full = (*shape, 1) if len(shape) == 2 else shape
-    if dtype not in (np.dtype(np.uint8), np.dtype("<u2"), np.dtype(">u2")) or len(full) != 3 or full[2] not in (1, 2, 3, 4):
+    if dtype not in NPY_TYPES or len(full) != 3 or full[2] not in (1, 2, 3, 4):
         raise UnsupportedMedia(f"an .npy picture is uint8 or uint16, H x W or H x W x C (C up to 4), not {dtype} {shape}")
     if min(full) < 1:
         raise UnsupportedMedia("an .npy picture has at least one pixel")
@@ -285,9 +309,13 @@ def _npy_header(file: io.BytesIO) -> tuple[tuple[int, int, int], bool, np.dtype[
 def _npy_array(data: bytes) -> Samples:
     file = io.BytesIO(data)
     shape, columns_first, dtype = _npy_header(file)
-    count = shape[0] * shape[1] * shape[2]
-    if len(data) - file.tell() != count * dtype.itemsize:
+    return _npy_samples(data, file.tell(), shape, columns_first, dtype)
+
+
+def _npy_samples(data: bytes, at: int, shape: tuple[int, ...], columns_first: bool, dtype: np.dtype[Any]) -> Samples:
+    count = math.prod(shape)
+    if len(data) - at != count * dtype.itemsize:
         raise CorruptMedia("the npy file is damaged: it is longer or shorter than its header says")
-    array = np.frombuffer(data, dtype, count, file.tell())
+    array = np.frombuffer(data, dtype, count, at)
     array = array.reshape(shape[::-1]).T if columns_first else array.reshape(shape)
     return cast(Samples, np.ascontiguousarray(array.astype(dtype.newbyteorder("="))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ..errors import CorruptMedia
 
@@ -116,5 +116,5 @@ def _gif(data: bytes) -> int:
 
 
 # Bytes of a sample at least, and how many there are: of one size (stsz), in a fragment (trun).
-COUNTS = {b"stsz": _numbers, b"trun": lambda head: (1, _numbers(head)[0])}
+COUNTS: dict[bytes, Callable[[bytes], tuple[int, int]]] = {b"stsz": _numbers, b"trun": lambda head: (1, _numbers(head)[0])}
 LENGTHS = {"mp4": _mp4, "mov": _mp4, "webm": _segment, "mkv": _segment, "avi": _riff, "y4m": _y4m, "gif": _gif}

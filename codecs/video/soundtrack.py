@@ -14,6 +14,7 @@ import av
 from ..errors import CorruptMedia, UnsupportedMedia
 from ..limits import Limits
 from ..signals import TICKS
+from ..sources import LAYOUTS
 from .ffmpeg import failures_are
 
 __all__ = ["BITEXACT", "Copying", "Soundtrack", "packets_of", "sound_for", "start_of"]
@@ -145,7 +146,10 @@ def _coded(source: Any, container: Any, encoder: str) -> Iterator[Any]:
     stream = source.streams.audio[0]
     start, rate = start_of(source), OPUS_RATE if encoder == "libopus" else stream.codec_context.sample_rate
     coded = container.add_stream(encoder, rate)
-    coded.layout = stream.codec_context.layout
+    layout = stream.codec_context.layout
+    coded.layout = (
+        LAYOUTS[layout.nb_channels - 1] if layout.name not in LAYOUTS and layout.nb_channels <= len(LAYOUTS) else layout
+    )
     coded.bit_rate = CHANNEL_BITS * coded.layout.nb_channels
     coded.codec_context.open()
     resampler = av.AudioResampler(coded.format, coded.layout, rate, coded.codec_context.frame_size)
