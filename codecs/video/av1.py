@@ -16,8 +16,6 @@ LOWEST_CRF, HIGHEST_CRF = 8.0, 63.0  # at quality 100 and 0, in the encoder's st
 FASTEST_PRESET = 11  # at effort 1; each effort more is a preset slower
 THREADS = 4  # at most: the bytes are the same whatever their number
 
-os.environ.setdefault("SVT_LOG", "0")  # the encoder writes to standard error by itself, and can be told otherwise only here
-
 
 class Av1Settings(VideoSettings):
     """Settings of `av1`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any, cast
@@ -20,7 +21,17 @@ from av.video.reformatter import Interpolation
 from ..errors import CorruptStream, LaconicError, UnsupportedMedia
 from ..signals import Colour, Samples
 
-__all__ = ["MATRICES", "decode_frames", "encode_frames", "failures_are", "frame_of_rgb", "is_deep", "rgb_of_frame", "tagged"]
+__all__ = [
+    "MATRICES",
+    "SAME_EVERYWHERE",
+    "decode_frames",
+    "encode_frames",
+    "failures_are",
+    "frame_of_rgb",
+    "is_deep",
+    "rgb_of_frame",
+    "tagged",
+]
 
 RGB, BT709, NOT_SAID, FCC, BT601_625, BT601_525, SMPTE240, BT2020 = 0, 1, 2, 4, 5, 6, 7, 9  # matrices of ITU-T H.273
 MATRICES = {BT709: 1, NOT_SAID: 5, FCC: 4, BT601_625: 5, BT601_525: 5, SMPTE240: 7, BT2020: 9}  # as swscale numbers them
@@ -30,6 +41,10 @@ PLAIN = Interpolation.BICUBIC
 ROUNDED = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
 ACCURATE = ROUNDED | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 VARINT_BYTES = 4
+# An option of x264: else its macroblock tree reads memory that nobody wrote, on processors with AVX-512, and bytes vary.
+SAME_EVERYWHERE = {"x264-params": "cpu-independent=1"}
+
+os.environ.setdefault("SVT_LOG", "0")  # SVT-AV1 writes to standard error by itself, and can be told otherwise only here
 
 
 @contextlib.contextmanager
