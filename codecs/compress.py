@@ -92,7 +92,7 @@ def encode(
     """
     began = time.perf_counter()
     if target is not None:
-        encoded = _encode_to_target(signal, codec, settings, target, device, progress, among)
+        encoded = _encode_to_target(signal, codec, settings, target.sized(signal), device, progress, among)
     elif codec != AUTO:
         encoded = _encode_with(signal, codec, settings, device, progress)
     elif is_lossless(settings):
@@ -135,9 +135,16 @@ def decode(
 def test(data: bytes, limits: Limits | None = None, device: str = "auto") -> None:
     """Check an .lcn file by decoding it, checksums of symbols included; raises as `decode` does."""
     signal = decode(data, limits, device, whole=False)
-    if isinstance(signal, Video | Audio):
-        for _ in signal.source.read(0, signal.shape[0 if isinstance(signal, Video) else 1]):
+    if isinstance(signal, Audio):
+        for _ in signal.source.read(0, signal.shape[1]):
             pass
+    if isinstance(signal, Video):
+        decoded = 0
+        try:
+            for _ in signal.source.read(0, signal.shape[0]):
+                decoded += 1
+        except CorruptStream as error:
+            raise CorruptStream(f"frame {decoded} of {signal.shape[0]} does not decode: {error}") from error
 
 
 def device_of(codec: type[Codec], device: str) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import cast
 
 from google_crc32c import extend as crc32c_extend
 
-from .codec import ParamValue, Stream
+from .codec import Stream
+from .description import Chunk, Description
 from .errors import CorruptStream, LimitExceeded, TruncatedStream
 from .header import Header, decode_header, encode_header
 from .limits import Limits
+from .signals import TICKS
+from .video.timing import unpack_times
 
-__all__ = ["SIGNATURE", "Chunk", "Description", "Limits", "describe", "is_laconic", "read", "write"]
+__all__ = ["SIGNATURE", "Chunk", "Description", "Limits", "describe", "is_laconic", "read", "read_header", "write"]
 
 SIGNATURE = b"\x8cLC\r\n\x1a\n\x01"
 
@@ -27,40 +30,6 @@ _CHUNK_NAMES = {_HEADER: "header", _PAYLOAD: "payload", _HEADER_COPY: "header co
 _VARINT_CAP = 5
 # Of a salvage: how far behind damage the next intact chunk is looked for, and how often the file's bytes are looked at for it.
 _SEARCHED, _SEARCHES = 2**17, 8
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Where a chunk's payload lies: `offset` and `length` in bytes; `intact` says whether its checksum is right."""
-
-    type: str
-    offset: int
-    length: int
-    intact: bool
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a file says of itself, without decoding it.
-
-    `shape` is (H, W, C), of a video (T, H, W, 3) with its frames per second in `rate`, of sound (C, N) with its samples per
-    second. `weights` are the digests in hexadecimal, `digest` the symbol checksum in hexadecimal or "". `payload_bytes`
-    counts the payload chunks' payloads, `metadata` gives each kind's length in bytes, `chunks` are all chunks in file order,
-    damaged ones included.
-    """
-
-    codec: str
-    version: int
-    shape: tuple[int, ...]
-    rate: float | None
-    bit_depth: int
-    params: Mapping[int, ParamValue]
-    weights: tuple[str, ...]
-    digest: str
-    file_bytes: int
-    payload_bytes: int
-    metadata: Mapping[str, int]
-    chunks: tuple[Chunk, ...]
 
 
 @dataclass(frozen=True)
@@ -134,6 +103,19 @@ def read(data: bytes | memoryview, limits: Limits | None = None, salvage: bool =
     )
 
 
+def read_header(data: bytes | memoryview, limits: Limits | None = None) -> Header:
+    """Return a file's header; its first 128 KiB are enough. Raises as `read` does."""
+    limits = limits or Limits()
+    view = memoryview(data).cast("B")
+    _check_signature(bytes(view[: len(SIGNATURE)]))
+    first = next(_chunks(view, limits), None)
+    if first is None:
+        raise TruncatedStream("the file ends before its header")
+    if first.type != _HEADER or not first.intact:
+        raise CorruptStream("the header is damaged or missing")
+    return _checked_header(first.payload, limits)
+
+
 def describe(data: bytes | memoryview, limits: Limits | None = None) -> Description:
     """Return what a file says of itself; raises as `read` does, but reports damaged payload chunks instead of raising."""
     header, framed = _scan(data, limits or Limits())
@@ -143,6 +125,7 @@ def describe(data: bytes | memoryview, limits: Limits | None = None) -> Descript
         version=header.version,
         shape=header.shape,
         rate=float(header.video.rate) if header.video else header.audio.rate if header.audio else None,
+        seconds=_seconds(header, framed),
         bit_depth=header.bit_depth,
         params=header.params,
         weights=tuple(digest.hex() for digest in header.weights),
@@ -152,6 +135,18 @@ def describe(data: bytes | memoryview, limits: Limits | None = None) -> Descript
         metadata={name: c.length for name, c in _intact_metadata(framed).items()},
         chunks=tuple(chunks),
     )
+
+
+def _seconds(header: Header, framed: list[_Framed]) -> float | None:
+    """Return how long a video or sound lasts, as their `seconds` do; None of a picture."""
+    if header.audio:
+        return header.shape[1] / header.audio.rate
+    if header.video is None:
+        return None
+    times = _intact_metadata(framed).get("times")
+    if times is None:
+        return float(header.shape[0] / header.video.rate)
+    return float(unpack_times(times.payload, header.shape[0])[-1] / TICKS + 1 / header.video.rate)
 
 
 def _intact_metadata(framed: list[_Framed]) -> dict[str, _Framed]:
@@ -182,15 +177,8 @@ def _scan(data: bytes | memoryview, limits: Limits) -> tuple[Header, list[_Frame
     """Check signature, order, counts and caps; return the header and every chunk."""
     view = memoryview(data).cast("B")
     limits.check("max_input_bytes", len(view), "the file's length in bytes")
-    _check_signature(bytes(view[: len(SIGNATURE)]))
-    chunks = _chunks(view, limits)
-    first = next(chunks, None)
-    if first is None:
-        raise TruncatedStream("the file ends before its header")
-    if first.type != _HEADER or not first.intact:
-        raise CorruptStream("the header is damaged or missing")
-    header = _checked_header(first.payload, limits)
-    framed, tiles = [first], 0
+    header, chunks = read_header(view, limits), _chunks(view, limits)
+    framed, tiles = [next(chunks)], 0
     for chunk in chunks:
         _check_order(chunk, tiles, header.chunk_count, framed)
         tiles += chunk.type == _PAYLOAD

@@ -15,6 +15,7 @@ from .sources import (
     ArraySamples,
     AudioSamples,
     FrameSource,
+    PartFrames,
     Samples,
     SampleSource,
     dtype_of_bits,
@@ -30,6 +31,7 @@ __all__ = [
     "Colour",
     "FrameSource",
     "Image",
+    "PartFrames",
     "Pictures",
     "SampleSource",
     "Samples",
@@ -220,14 +222,21 @@ class Video:
             return self.source.array
         return gathered(self.source, 0, self.shape[0])
 
-    def frames(self, start: int, stop: int) -> Video:
-        """Return the part with the frames start .. stop - 1, in memory and without sound; raises ValueError for no frames."""
+    def view(self, start: int, stop: int) -> Video:
+        """Return the part with the frames start .. stop - 1, still read when they are asked for, and without sound.
+
+        Raises ValueError for no frames.
+        """
         if not 0 <= start < stop <= self.shape[0]:
             raise ValueError(f"there are the frames 0 to {self.shape[0] - 1}, not {start} to {stop - 1}")
-        array = gathered(self.source, start, stop)
         times = None if self.times is None else self.times[start:stop] - self.times[start]
         lost = tuple((max(a, start) - start, min(b, stop) - start) for a, b in self.lost if a < stop and b > start)
-        return replace(self, source=ArrayFrames(array), times=times, metadata={}, lost=lost)
+        return replace(self, source=PartFrames(self.source, start, stop), times=times, metadata={}, lost=lost)
+
+    def frames(self, start: int, stop: int) -> Video:
+        """Return the part with the frames start .. stop - 1, in memory and without sound; raises as `view` does."""
+        part = self.view(start, stop)
+        return replace(part, source=ArrayFrames(part.array))
 
     def save(self, path: str | os.PathLike[str], quality: int | None = None) -> None:
         """Write the video, whole or not at all, in the format of the extension: .mp4, .webm, .mkv, .y4m, .npy.

@@ -15,6 +15,7 @@ __all__ = [
     "ArraySamples",
     "AudioSamples",
     "FrameSource",
+    "PartFrames",
     "SampleSource",
     "Samples",
     "dtype_of_bits",
@@ -68,6 +69,30 @@ class ArrayFrames:
     def read(self, start: int, stop: int) -> Iterator[Samples]:
         """Yield the frames start .. stop - 1."""
         yield from self.array[start:stop]
+
+
+@dataclass(frozen=True, eq=False)
+class PartFrames:
+    """The frames start .. stop - 1 of another source, read from there when they are asked for."""
+
+    whole: FrameSource
+    start: int
+    stop: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(stop - start, H, W, 3)."""
+        _, height, width, channels = self.whole.shape
+        return self.stop - self.start, height, width, channels
+
+    @property
+    def bit_depth(self) -> int:
+        """Bits per sample: 8 or 16."""
+        return self.whole.bit_depth
+
+    def read(self, start: int, stop: int) -> Iterator[Samples]:
+        """Yield the frames start .. stop - 1, counted from the part's first."""
+        return self.whole.read(self.start + start, self.start + stop)
 
 
 class SampleSource(Protocol):

@@ -11,7 +11,7 @@ from .codec import Progress
 from .errors import InvalidSettings, LaconicError, UnsupportedMedia, WeightsMissing
 from .metrics import psnr
 from .registry import codec_class
-from .signals import Signal
+from .signals import Audio, Signal, Video
 
 __all__ = ["Target", "search"]
 
@@ -21,16 +21,29 @@ STEPS = 7  # bisections that narrow 101 qualities, or none, to one
 
 @dataclass(frozen=True)
 class Target:
-    """Exactly one of: at least `psnr` dB, at most `bpp` bits per pixel, or at most `bytes`, both of the whole file."""
+    """Exactly one of: at least `psnr` dB, or at most `bpp` bits per pixel, `bytes` or `kbps`, all of the whole file.
+
+    `kbps`, thousands of bits per second, is for what has a duration; codecs never meet it, as `sized` turns it into bytes.
+    """
 
     psnr: float | None = None
     bpp: float | None = None
     bytes: int | None = None
+    kbps: float | None = None
 
     def __post_init__(self) -> None:
-        given = [value for value in (self.psnr, self.bpp, self.bytes) if value is not None]
+        given = [value for value in (self.psnr, self.bpp, self.bytes, self.kbps) if value is not None]
         if len(given) != 1 or not (math.isfinite(given[0]) and given[0] > 0):
-            raise InvalidSettings("a target is one positive number: of dB (psnr), of bits per pixel (bpp) or of bytes")
+            units = "of dB (psnr), of bits per pixel (bpp), of bytes or of kbit per second (kbps)"
+            raise InvalidSettings(f"a target is one positive number: {units}")
+
+    def sized(self, signal: Signal) -> Target:
+        """Return the target with a bit rate as the bytes that it allows for; raises `InvalidSettings` for a picture."""
+        if self.kbps is None:
+            return self
+        if not isinstance(signal, Video | Audio):
+            raise InvalidSettings(f"a target of {self} is for what lasts some time, not for a picture: give bpp or bytes")
+        return Target(bytes=max(1, math.floor(1000 * self.kbps / 8 * signal.seconds + 1e-6)))
 
     def max_bytes(self, pixels: int) -> int | None:
         """Return the largest file that meets the target, None where the size does not matter."""
@@ -39,7 +52,7 @@ class Target:
         )  # as 29 bytes of 100 pixels are 2.32
 
     def __str__(self) -> str:
-        units = {"dB": self.psnr, "bits per pixel": self.bpp, "bytes": self.bytes}
+        units = {"dB": self.psnr, "bits per pixel": self.bpp, "bytes": self.bytes, "kbps": self.kbps}
         return next(f"{value:g} {unit}" for unit, value in units.items() if value is not None)
 
 

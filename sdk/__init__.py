@@ -39,7 +39,7 @@ from .errors import (
 if TYPE_CHECKING:
     from .api import decode, encode, inspect
     from .client import AsyncClient, Client
-    from .codecs.signals import Image
+    from .codecs.signals import Image, Video
     from .jobs import AsyncJob, Job, JobStatus
 
     __version__: str
@@ -66,6 +66,7 @@ __all__ = [
     "TruncatedStream",
     "Unauthenticated",
     "UnsupportedMedia",
+    "Video",
     "WeightsMismatch",
     "WeightsMissing",
     "__version__",
@@ -81,6 +82,7 @@ _LAZY = {
     "Image": ".codecs.signals",
     "Job": ".jobs",
     "JobStatus": ".jobs",
+    "Video": ".codecs.signals",
     "decode": ".api",
     "encode": ".api",
     "inspect": ".api",

@@ -11,17 +11,17 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .codecs.errors import InvalidSettings, LaconicError
-from .codecs.limits import Limits
-from .files import read_input, write_output
+from .files import DEFAULT_ENDINGS, LIMITS, format_for, holds, read_input, write_output, write_signal
 
 if TYPE_CHECKING:
     from .codecs.codec import Progress
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoding", "Failure", "Summary", "bulk", "files_in", "output_of"]
 
-LIMITS = Limits()
 ENDING = ".lcn"
+START_BYTES = 2**17  # of a file, in which its header is
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,16 @@ def bulk(
     destination: Path,
     encoding: Encoding | None,
     *,
-    form: str = "png",
+    forms: Sequence[str] = (),
     patterns: Sequence[str] = (),
     jobs: int = 1,
     device: str = "auto",
     force: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
-    """Encode the files of a folder, or decode them to `form` where `encoding` is None; `jobs` processes, each with one thread.
+    """Encode the files of a folder, or decode them where `encoding` is None; `jobs` processes, each with one thread.
 
+    A file is decoded to the first of the extensions `forms` that its kind of signal is written as, else to .png or .mp4.
     `patterns` are shell patterns of names; without any, all files but `.lcn` files are encoded, and `.lcn` files decoded.
     Raises `InvalidSettings` and `OSError` for what concerns all files; what concerns one is in the summary.
     """
@@ -95,8 +96,9 @@ def bulk(
         _check(encoding)
     destination.mkdir(parents=True, exist_ok=True)
     began, summary = time.perf_counter(), Summary()
-    tasks = _tasks(source, destination, encoding, form, patterns, force, summary)
-    pending = [_Task(source / name, target, encoding, form, device, force) for name, target in tasks.items()]
+    ending = (lambda name: ENDING) if encoding is not None else partial(_ending_of, source, forms)
+    tasks = _tasks(source, destination, encoding is not None, ending, patterns, force, summary)
+    pending = [_Task(source / name, target, encoding, device, force) for name, target in tasks.items()]
     _run(pending, source, jobs, summary, progress)
     summary.failures.sort(key=lambda failure: failure.file)
     summary.seconds = round(time.perf_counter() - began, 3)
@@ -133,16 +135,27 @@ def files_in(folder: Path, without: Path | None = None) -> Iterator[Path]:
                 yield (here / name).relative_to(folder)
 
 
-def output_of(name: Path, encode: bool, form: str = "png") -> Path:
+def output_of(name: Path, ending: str) -> Path:
     """Return the name of a file's output: nothing is lost from it, so that no two files encoded share one.
 
-    >>> output_of(Path("a/b.jpg"), True), output_of(Path("a/b.jpg.lcn"), False), output_of(Path("b.png.lcn"), False)
+    >>> output_of(Path("a/b.jpg"), ".lcn"), output_of(Path("a/b.jpg.lcn"), ".png"), output_of(Path("b.png.lcn"), ".png")
     (PosixPath('a/b.jpg.lcn'), PosixPath('a/b.jpg.png'), PosixPath('b.png'))
     """
-    if encode:
-        return name.with_name(name.name + ENDING)
-    bare = name.with_suffix("") if name.suffix.lower() == ENDING else name
-    return bare if bare.suffix.lower() == f".{form}" else bare.with_name(f"{bare.name}.{form}")
+    bare = name.with_suffix("") if ending != ENDING and name.suffix.lower() == ENDING else name
+    return bare if bare.suffix.lower() == ending else bare.with_name(bare.name + ending)
+
+
+def _ending_of(source: Path, forms: Sequence[str], name: Path) -> str:
+    """Return the extension of what a file is decoded to; one that says nothing of itself fails later, as a picture."""
+    from .codecs.container import read_header
+
+    try:
+        with open(source / name, "rb") as file:
+            kind = "video" if read_header(file.read(START_BYTES), LIMITS).video else "image"
+    except LaconicError:
+        kind = "image"
+    fitting = [f".{form}" for form in forms if holds(f"x.{form}", kind)]
+    return [*fitting, DEFAULT_ENDINGS[kind]][0]
 
 
 @dataclass(frozen=True)
@@ -150,7 +163,6 @@ class _Task:
     source: Path
     target: Path
     encoding: Encoding | None
-    form: str
     device: str
     force: bool
 
@@ -158,8 +170,8 @@ class _Task:
 def _tasks(
     source: Path,
     destination: Path,
-    encoding: Encoding | None,
-    form: str,
+    encode: bool,
+    ending_of: Callable[[Path], str],
     patterns: Sequence[str],
     force: bool,
     summary: Summary,
@@ -169,11 +181,11 @@ def _tasks(
     taken: set[Path] = set()
     tasks: dict[Path, Path] = {}
     for name in files_in(source, without=destination):
-        if not _wanted(name.name, encoding is not None, patterns):
+        if not _wanted(name.name, encode, patterns):
             continue
         summary.files += 1
-        target = destination / output_of(name, encoding is not None, form)
         try:
+            target = destination / output_of(name, ending_of(name))
             if target in taken:
                 raise InvalidSettings(f"another file is decoded to {target.name} already")
             taken.add(target)
@@ -241,18 +253,18 @@ def _start() -> None:
 
 def _code(task: _Task) -> tuple[int, int]:
     """Code one file; returns the bytes before and after."""
-    from .codecs import compress, media
+    from .api import read_media
+    from .codecs import compress
     from .codecs.container import is_laconic
     from .codecs.errors import UnsupportedMedia
 
     content = read_input(str(task.source), LIMITS.max_input_bytes)
     if task.encoding is None:
-        result = media.write(compress.decode(content, LIMITS, task.device), task.form)
-    else:
-        if is_laconic(content):
-            raise UnsupportedMedia("it is an .lcn file already")
-        how = task.encoding
-        signal = media.read(content, LIMITS)
-        result = compress.encode(signal, how.codec, how.settings, how.target, task.device).data
+        signal, path = compress.decode(content, LIMITS, task.device, whole=False), str(task.target)
+        return len(content), write_signal(path, signal, format_for(path, signal.kind), task.force, str(task.source))
+    if is_laconic(content):
+        raise UnsupportedMedia("it is an .lcn file already")
+    how = task.encoding
+    result = compress.encode(read_media(content, how.codec, LIMITS), how.codec, how.settings, how.target, task.device).data
     write_output(str(task.target), result, task.force, times_of=str(task.source))
     return len(content), len(result)

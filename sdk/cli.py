@@ -29,6 +29,7 @@ from .cli_options import (
     Quality,
     TargetBpp,
     TargetBytes,
+    TargetKbps,
     TargetPsnr,
 )
 from .errors import LaconicError, exit_code
@@ -68,7 +69,9 @@ class _Commands(TyperGroup):
             raise typer.Exit(exit_code(error)) from error
 
 
-app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False, help="Small, exact files from pictures.")
+app = typer.Typer(
+    cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False, help="Small, exact files from pictures and videos."
+)
 
 app.add_typer(jobs_cli.app, name="jobs")
 
@@ -118,7 +121,7 @@ def _version(wanted: bool) -> None:
 def _all_commands(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    """Small, exact files from pictures."""
+    """Small, exact files from pictures and videos."""
 
 
 @app.command()
@@ -132,16 +135,17 @@ def encode(
     target_bpp: TargetBpp = None,
     target_psnr: TargetPsnr = None,
     target_bytes: TargetBytes = None,
+    target_kbps: TargetKbps = None,
     pairs: Pairs = None,
     device: On = Device.auto,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Compress a picture to an .lcn file."""
-    from .commands import run_encode
+    """Compress a picture or a video to an .lcn file."""
+    from .coding_commands import run_encode
     from .options import EncodeOptions
 
-    options = EncodeOptions(codec, quality, effort, lossless, target_bpp, target_psnr, target_bytes, pairs or ())
+    options = EncodeOptions(codec, quality, effort, lossless, target_bpp, target_psnr, target_bytes, target_kbps, pairs or ())
     run_encode(source, output, options, device.value, force, as_json)
 
 
@@ -149,20 +153,22 @@ def encode(
 def decode(
     source: Stream,
     output: Annotated[str | None, typer.Option("--output", "-o", metavar="OUT", help="Its extension is the format.")] = None,
+    frames: Annotated[str | None, typer.Option(metavar="A:B", help="Only frames A to before B of a video.")] = None,
+    salvage: Annotated[bool, typer.Option("--salvage", help="Decode what damage has left of a video.")] = False,
     device: On = Device.auto,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Restore the picture of an .lcn file, by default as PNG."""
-    from .commands import run_decode
+    """Restore the picture or video of an .lcn file, by default as PNG or MP4."""
+    from .coding_commands import run_decode
 
-    run_decode(source, output, device.value, force, as_json)
+    run_decode(source, output, frames, salvage, device.value, force, as_json)
 
 
 @app.command()
 def inspect(source: Stream, as_json: Json = False) -> None:
     """Describe an .lcn file without decoding it."""
-    from .commands import run_inspect
+    from .coding_commands import run_inspect
 
     run_inspect(source, as_json)
 
@@ -173,7 +179,7 @@ def test(
     device: On = Device.auto,
 ) -> None:
     """Decode .lcn files without writing anything, and check their checksums."""
-    from .commands import run_test
+    from .coding_commands import run_test
 
     raise typer.Exit(run_test(sources, device.value))
 
@@ -224,9 +230,12 @@ def bulk(
     target_bpp: TargetBpp = None,
     target_psnr: TargetPsnr = None,
     target_bytes: TargetBytes = None,
+    target_kbps: TargetKbps = None,
     pairs: Pairs = None,
     backwards: Annotated[bool, typer.Option("--decode", help="Decode the .lcn files of SRC.")] = False,
-    form: Annotated[str, typer.Option("--to", metavar="EXT", help="With --decode: the outputs' extension.")] = "png",
+    forms: Annotated[
+        list[str] | None, typer.Option("--to", metavar="EXT", help="With --decode: the outputs' extension; repeat.")
+    ] = None,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="PATTERN", help="Names like *.png; repeat.")] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; default one for each core.")] = None,
     device: On = Device.auto,
@@ -238,11 +247,11 @@ def bulk(
     from .commands import run_bulk
     from .options import EncodeOptions
 
-    options = EncodeOptions(codec, quality, effort, lossless, target_bpp, target_psnr, target_bytes, pairs or ())
+    options = EncodeOptions(codec, quality, effort, lossless, target_bpp, target_psnr, target_bytes, target_kbps, pairs or ())
     if backwards and options != EncodeOptions():
         raise InvalidSettings("--decode takes no options of encoding: a file says itself how it was made")
     chosen = None if backwards else options
-    how: dict[str, Any] = {"form": form, "patterns": only or (), "jobs": jobs}
+    how: dict[str, Any] = {"forms": forms or (), "patterns": only or (), "jobs": jobs}
     raise typer.Exit(run_bulk(source, destination, chosen, device=device.value, force=force, as_json=as_json, **how))
 
 

@@ -24,10 +24,13 @@ from .protocol import CodecEntry, Protocol
 from .uploads import UPLOAD_ABOVE
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from .api import Source
     from .codecs.codec import Progress
     from .codecs.container import Description
     from .codecs.signals import Signal
+    from .videos import FrameRange
 
 __all__ = ["AsyncClient", "Client", "CodecEntry"]
 
@@ -53,16 +56,16 @@ class Client:
         self._protocol = Protocol(http.build_request, retries)
         self._jobs = JobProtocol(self._protocol)
 
-    def encode(self, source: Source, codec: str = "auto", **settings: object) -> bytes:
-        """Have the service compress a picture; arguments as of `laconic.encode`, without `device`."""
-        return self._connection.run(self._protocol.encode(source, codec, settings))
+    def encode(self, source: Source, codec: str = "auto", *, rate: Fraction | float | None = None, **settings: object) -> bytes:
+        """Have the service compress a picture or a video; arguments as of `laconic.encode`, without `device`."""
+        return self._connection.run(self._protocol.encode(source, codec, rate, settings))
 
-    def decode(self, stream: bytes) -> Signal:
-        """Have the service restore a stream; the picture travels as PNG, which loses nothing."""
-        return self._connection.run(self._protocol.decode(stream))
+    def decode(self, stream: bytes, *, frames: FrameRange | None = None, salvage: bool = False) -> Signal:
+        """Have the service restore a stream, or frames of it, as `laconic.decode` does; nothing is lost on the way."""
+        return self._connection.run(self._protocol.decode(stream, frames, salvage))
 
-    def decode_file(self, stream: bytes, media_type: str = "image/png") -> bytes:
-        """Have the service restore a stream to the bytes of a media file, such as "image/webp"."""
+    def decode_file(self, stream: bytes, media_type: str | None = None) -> bytes:
+        """Have the service restore a stream to the bytes of a media file, such as "image/webp"; by default PNG or MP4."""
         return self._connection.run(self._protocol.decode_file(stream, media_type))
 
     def inspect(self, stream: bytes) -> Description:
@@ -79,24 +82,25 @@ class Client:
         codec: str = "auto",
         op: str = "encode",
         *,
-        media_type: str = "image/png",
+        media_type: str | None = None,
+        rate: Fraction | float | None = None,
         callback: str | None = None,
         idempotency_key: str | None = None,
         upload_above: int = UPLOAD_ABOVE,
         progress: bool | Progress = False,
         **settings: object,
     ) -> Job:
-        """Have the service compress a picture as a job, for what takes longer than a request may.
+        """Have the service compress a picture or a video as a job, for what takes longer than a request may.
 
         Arguments as of `encode`; with `op="decode"` the source is an .lcn file (a path or bytes) and the result a file of
-        `media_type`. `callback` is the URL of a webhook. A submission that is tried again is one job: `idempotency_key`, by
-        default a random one, tells them apart.
+        `media_type`, by default PNG or MP4. `callback` is the URL of a webhook. A submission that is tried again is one job:
+        `idempotency_key`, by default a random one, tells them apart.
 
         A body of more than `upload_above` bytes is sent in parts of 8 MiB, each of which survives a connection that breaks and
         a service that is restarted; `progress` is a function of the part sent (0..1) and the stage, or whether to show a bar on
         a terminal.
         """
-        order = Order(source, codec, op, media_type, callback, idempotency_key, settings, upload_above)
+        order = Order(source, codec, op, media_type, rate, callback, idempotency_key, settings, upload_above)
         with shown(progress) as report:
             return self.job(self._connection.run(self._jobs.submit(order, report)).id)
 
@@ -136,15 +140,17 @@ class AsyncClient:
         self._protocol = Protocol(http.build_request, retries)
         self._jobs = JobProtocol(self._protocol)
 
-    async def encode(self, source: Source, codec: str = "auto", **settings: object) -> bytes:
+    async def encode(
+        self, source: Source, codec: str = "auto", *, rate: Fraction | float | None = None, **settings: object
+    ) -> bytes:
         """See `Client.encode`."""
-        return await self._connection.run(self._protocol.encode(source, codec, settings))
+        return await self._connection.run(self._protocol.encode(source, codec, rate, settings))
 
-    async def decode(self, stream: bytes) -> Signal:
+    async def decode(self, stream: bytes, *, frames: FrameRange | None = None, salvage: bool = False) -> Signal:
         """See `Client.decode`."""
-        return await self._connection.run(self._protocol.decode(stream))
+        return await self._connection.run(self._protocol.decode(stream, frames, salvage))
 
-    async def decode_file(self, stream: bytes, media_type: str = "image/png") -> bytes:
+    async def decode_file(self, stream: bytes, media_type: str | None = None) -> bytes:
         """See `Client.decode_file`."""
         return await self._connection.run(self._protocol.decode_file(stream, media_type))
 
@@ -162,7 +168,8 @@ class AsyncClient:
         codec: str = "auto",
         op: str = "encode",
         *,
-        media_type: str = "image/png",
+        media_type: str | None = None,
+        rate: Fraction | float | None = None,
         callback: str | None = None,
         idempotency_key: str | None = None,
         upload_above: int = UPLOAD_ABOVE,
@@ -170,7 +177,7 @@ class AsyncClient:
         **settings: object,
     ) -> AsyncJob:
         """See `Client.submit`."""
-        order = Order(source, codec, op, media_type, callback, idempotency_key, settings, upload_above)
+        order = Order(source, codec, op, media_type, rate, callback, idempotency_key, settings, upload_above)
         with shown(progress) as report:
             return self.job((await self._connection.run(self._jobs.submit(order, report))).id)
 

@@ -3,15 +3,78 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
-from .codecs.errors import InvalidSettings, LimitExceeded
+from .codecs.errors import InvalidSettings, LimitExceeded, UnsupportedMedia
+from .codecs.limits import Limits
 
-__all__ = ["STANDARD", "check_output", "read_input", "write_output"]
+if TYPE_CHECKING:
+    from .codecs.signals import Signal
+
+__all__ = [
+    "DEFAULT_ENDINGS",
+    "LIMITS",
+    "STANDARD",
+    "check_output",
+    "format_for",
+    "holds",
+    "output_path",
+    "place_name",
+    "read_input",
+    "write_output",
+    "write_signal",
+]
+
+Content = bytes | Callable[[BinaryIO], None]
 
 STANDARD = "-"
+LIMITS = Limits(max_input_bytes=2**31)  # whoever types a command may have longer videos than whoever sends them
+DEFAULT_ENDINGS = {"image": ".png", "video": ".mp4"}  # of files that are written, by the kind of signal in them
+KINDS = {"image": ("a picture", "videos"), "video": ("a video", "pictures")}
+
+
+def output_path(source: str, output: str | None, ending: str, as_json: bool) -> str:
+    """Return where the result goes: by default beside the input, or to standard output if that came from standard input."""
+    if output is None:
+        output = STANDARD if source == STANDARD else str(Path(source).with_suffix("")) + ending
+    if output == STANDARD and as_json:
+        raise InvalidSettings("--json prints to standard output, where the result would go too: name a file with -o")
+    return output
+
+
+def place_name(path: str) -> str:
+    """Return what to call an output in a message."""
+    return "standard output" if path == STANDARD else path
+
+
+def format_for(path: str, kind: str) -> str:
+    """Return the name of the media format that an output's name asks for, of standard output the default of the kind of signal.
+
+    Raises `UnsupportedMedia` for one that does not hold that kind.
+    """
+    from .codecs.saving import format_of  # imports what reads pictures
+
+    name = f"x{DEFAULT_ENDINGS[kind]}" if path == STANDARD else path
+    form = format_of(name)
+    if not holds(name, kind):
+        what, other = KINDS[kind]
+        raise UnsupportedMedia(f"{Path(name).suffix} files hold {other}, and this is {what}; {DEFAULT_ENDINGS[kind]} would do")
+    return form
+
+
+def holds(path: str, kind: str) -> bool:
+    """Say whether the media format that a name asks for holds a kind of signal; raises `UnsupportedMedia` for none."""
+    from .codecs import media
+    from .codecs.saving import format_of
+    from .codecs.video import writers
+
+    return format_of(path) in (writers.WRITERS if kind == "video" else media.WRITERS)
 
 
 def read_input(path: str, max_bytes: int) -> bytes:
@@ -50,8 +113,8 @@ def check_output(path: str, force: bool) -> None:
         raise FileExistsError(f"{path} exists; -f overwrites it")
 
 
-def write_output(path: str, content: bytes, force: bool, times_of: str | None = None) -> None:
-    """Write bytes to a file, whole or not at all, or to standard output for `-`.
+def write_output(path: str, content: Content, force: bool, times_of: str | None = None) -> None:
+    """Write bytes to a file, whole or not at all, or to standard output for `-`; `content` may be what writes them to a file.
 
     A regular input file named by `times_of` gives the output its modification time, as compressors do.
     """
@@ -59,17 +122,49 @@ def write_output(path: str, content: bytes, force: bool, times_of: str | None = 
 
     check_output(path, force)
     if path == STANDARD:
-        sys.stdout.buffer.write(content)
+        _write_through(sys.stdout.buffer, content)
         sys.stdout.buffer.flush()
         return
     target = Path(path)
     if target.exists() and not _is_regular(target):
-        target.write_bytes(content)  # a device or a pipe, which a rename would replace
+        with open(target, "wb") as device:  # or a pipe, which a rename would replace
+            _write_through(device, content)
         return
     replace_file(target, content)
     if times_of is not None and times_of != STANDARD and _is_regular(Path(times_of)):
         times = os.stat(times_of)
         os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def write_signal(path: str, signal: Signal, form: str, force: bool, times_of: str) -> int:
+    """Write a signal as a media file, as `write_output` does, a video a frame at a time; returns the file's bytes."""
+    from .codecs import media
+    from .codecs.signals import Video
+    from .codecs.video import writers
+
+    written = 0
+
+    def write(file: BinaryIO) -> None:
+        nonlocal written
+        if isinstance(signal, Video):
+            writers.write_to(signal, form, file)
+        else:
+            file.write(media.write(signal, form))
+        written = file.tell()
+
+    write_output(path, write, force, times_of)
+    return written
+
+
+def _write_through(file: BinaryIO, content: Content) -> None:
+    """Write what needs a file that seeks to one that may not, by way of the disk."""
+    if not callable(content):
+        file.write(content)
+        return
+    with tempfile.TemporaryFile() as whole:
+        content(whole)
+        whole.seek(0)
+        shutil.copyfileobj(whole, file)
 
 
 def _is_regular(path: Path) -> bool:

@@ -21,11 +21,14 @@ from .terminal import progress_bar
 from .uploads import UPLOAD_ABOVE, forget, opened, upload
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from .api import Source
     from .codecs.codec import Progress
 
 __all__ = ["AsyncJob", "Job", "JobProtocol", "JobStatus", "Order", "shown"]
 
+START_BYTES = 2**17  # of an .lcn file, in which its header is
 FINAL = ("succeeded", "failed", "cancelled", "expired")
 POLL_S, QUICK_POLL_S = 20, 1  # seconds that one request waits for the job's end; less where progress is shown
 PATIENCE_S = 60.0  # how long `wait` bears with a service that does not answer, because it is being started again
@@ -70,7 +73,8 @@ class Order:
     source: Source
     codec: str
     op: str
-    media_type: str
+    media_type: str | None
+    rate: Fraction | float | None
     callback: str | None
     idempotency_key: str | None
     settings: Mapping[str, object]
@@ -85,6 +89,8 @@ class JobProtocol:
 
     def submit(self, order: Order, progress: Progress | None = None) -> Flow[JobStatus]:
         """Submit a job, a large body through an upload; the Idempotency-Key makes repeated tries one job."""
+        from .received import default_type
+
         if order.op not in ("encode", "decode"):
             raise InvalidSettings(f"op is encode or decode, not {order.op!r}")
         query = {"op": order.op, **query_of(order.settings)}
@@ -94,13 +100,16 @@ class JobProtocol:
             query["callback"] = order.callback
         headers = {
             "Content-Type": "application/octet-stream" if order.op == "encode" else MEDIA_TYPE,
-            "Accept": f"{order.media_type}, application/json;q=0.5" if order.op == "decode" else "application/json",
+            "Accept": "application/json",
             "Idempotency-Key": order.idempotency_key or uuid.uuid4().hex,
         }
         name = Path(order.source).name if isinstance(order.source, str | os.PathLike) else ""
         if name:
             headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
-        with opened(order.source) as (file, length):
+        with opened(order.source, order.rate) as (file, length):
+            if order.op == "decode":
+                headers["Accept"] = f"{order.media_type or default_type(file.read(START_BYTES))}, application/json;q=0.5"
+                file.seek(0)
             if length <= order.upload_above:
                 content = file.read()
                 return _status((yield from self._ask("POST", "/v1/jobs", True, params=query, content=content, headers=headers)))

@@ -23,6 +23,7 @@ from .cli_options import (
     Quality,
     TargetBpp,
     TargetBytes,
+    TargetKbps,
     TargetPsnr,
 )
 from .errors import InvalidSettings, ServiceError
@@ -57,8 +58,9 @@ def submit(
     target_bpp: TargetBpp = None,
     target_psnr: TargetPsnr = None,
     target_bytes: TargetBytes = None,
+    target_kbps: TargetKbps = None,
     pairs: Pairs = None,
-    media_type: Annotated[str, typer.Option("--type", help="Media type of a decoded file.")] = "image/png",
+    media_type: Annotated[str | None, typer.Option("--type", help="Media type of a decoded file; default PNG or MP4.")] = None,
     callback: Annotated[str | None, typer.Option(help="URL that the service tells when the job is done.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the job's end.")] = False,
     as_json: Json = False,
@@ -69,9 +71,10 @@ def submit(
     from .options import EncodeOptions, settings_and_target
     from .uploads import UPLOAD_ABOVE
 
-    options = EncodeOptions(codec, quality, effort, lossless, target_bpp, target_psnr, target_bytes, pairs or ())
+    options = EncodeOptions(codec, quality, effort, lossless, target_bpp, target_psnr, target_bytes, target_kbps, pairs or ())
     settings, _ = settings_and_target(options)
-    given: dict[str, Any] = {"target_bpp": target_bpp, "target_psnr": target_psnr, "target_bytes": target_bytes, **settings}
+    targets = {"target_bpp": target_bpp, "target_psnr": target_psnr, "target_bytes": target_bytes, "target_kbps": target_kbps}
+    given: dict[str, Any] = {**targets, **settings}
     if op == "decode" and codec != "auto":
         raise InvalidSettings("a decoding has no --codec: the file names its own")
     body = read_input(source, MAX_BYTES) if source == STANDARD else Path(source)

@@ -22,6 +22,7 @@ class EncodeOptions:
     target_bpp: float | None = None
     target_psnr: float | None = None
     target_bytes: int | None = None
+    target_kbps: float | None = None
     pairs: Sequence[str] = ()
 
 
@@ -51,13 +52,14 @@ def _target(options: EncodeOptions) -> Target | None:
         "--target-bpp": options.target_bpp,
         "--target-psnr": options.target_psnr,
         "--target-bytes": options.target_bytes,
+        "--target-kbps": options.target_kbps,
     }
     names = [name for name, value in given.items() if value is not None]
     if len(names) > 1:
         raise InvalidSettings(f"{' and '.join(names)} contradict each other: give one target")
     if not names:
         return None
-    return Target(psnr=options.target_psnr, bpp=options.target_bpp, bytes=options.target_bytes)
+    return Target(psnr=options.target_psnr, bpp=options.target_bpp, bytes=options.target_bytes, kbps=options.target_kbps)
 
 
 def _pairs(pairs: Sequence[str]) -> dict[str, object]:

@@ -19,12 +19,15 @@ import httpx
 
 from . import errors
 from .connection import Flow
-from .errors import LaconicError, LimitExceeded, ServiceError
+from .errors import InvalidSettings, LaconicError, LimitExceeded, ServiceError
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from .api import Source
     from .codecs.container import Description
     from .codecs.signals import Signal
+    from .videos import FrameRange
 
 __all__ = ["BY_CODE", "MEDIA_TYPE", "CodecEntry", "Protocol", "error_of", "expected_form", "query_of"]
 
@@ -77,26 +80,40 @@ class Protocol:
             yield _wait(asked, attempt) * (1 + JITTER * random.random())
         raise AssertionError("the last try returns or raises")
 
-    def encode(self, source: Source, codec: str, settings: Mapping[str, object]) -> Flow[bytes]:
-        """Have a picture compressed."""
+    def encode(self, source: Source, codec: str, rate: Fraction | float | None, settings: Mapping[str, object]) -> Flow[bytes]:
+        """Have a picture or a video compressed."""
         from .api import media_bytes
 
         headers = {"Content-Type": "application/octet-stream", "Accept": MEDIA_TYPE}
-        query = {"codec": codec, **query_of(settings)}
-        response = yield from self.ask("POST", "/v1/encode", params=query, content=media_bytes(source), headers=headers)
+        query, content = {"codec": codec, **query_of(settings)}, media_bytes(source, rate)
+        response = yield from self.ask("POST", "/v1/encode", params=query, content=content, headers=headers)
         return response.content
 
-    def decode_file(self, stream: bytes, media_type: str) -> Flow[bytes]:
-        """Have a stream restored to a media file."""
-        headers = {"Content-Type": MEDIA_TYPE, "Accept": media_type}
-        response = yield from self.ask("POST", "/v1/decode", content=bytes(stream), headers=headers)
-        return response.content
+    def decode_file(self, stream: bytes, media_type: str | None) -> Flow[bytes]:
+        """Have a stream restored to a media file, by default PNG or MP4."""
+        from .received import default_type
 
-    def decode(self, stream: bytes) -> Flow[Signal]:
-        """Have a stream restored; the picture travels as PNG, which loses nothing."""
+        return (yield from self._decoded(stream, media_type or default_type(stream), {})).content
+
+    def decode(self, stream: bytes, frames: FrameRange | None, salvage: bool) -> Flow[Signal]:
+        """Have a stream restored; a picture travels as PNG and a video as NPY, which lose nothing."""
         from .codecs import media
+        from .received import contents_of, received
+        from .videos import span_of
 
-        return media.read((yield from self.decode_file(stream, "image/png")))
+        query = {"salvage": "true"} if salvage else {}
+        found = contents_of(stream, salvage)
+        if found is None or not found.video:
+            if frames is not None:
+                raise InvalidSettings("frames are parts of a video, and the file holds none")
+            return media.read((yield from self._decoded(stream, "image/png", query)).content)
+        span = None if frames is None else span_of(frames, found.shape[0])
+        query |= {"frames": f"{span[0]}:{span[1]}"} if span else {}
+        return received(found, span, (yield from self._decoded(stream, "application/x-npy", query)))
+
+    def _decoded(self, stream: bytes, media_type: str, query: Mapping[str, str]) -> Flow[httpx.Response]:
+        headers = {"Content-Type": MEDIA_TYPE, "Accept": media_type}
+        return self.ask("POST", "/v1/decode", params=query, content=bytes(stream), headers=headers)
 
     def inspect(self, stream: bytes) -> Flow[Description]:
         """Have a stream described."""
@@ -179,7 +196,8 @@ def _read_description(response: httpx.Response) -> Description:
     from .codecs.container import Chunk, Description
 
     with expected_form(response):
-        facts = dict(response.json())
+        known = {entry.name for entry in fields(Description)}
+        facts = {name: value for name, value in response.json().items() if name in known}
         facts["params"] = {int(key): value for key, value in facts["params"].items()}
         facts["chunks"] = tuple(Chunk(**chunk) for chunk in facts["chunks"])
         facts |= {name: tuple(facts[name]) for name in ("shape", "weights")}

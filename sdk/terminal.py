@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .codecs.codec import Progress
 
-__all__ = ["complain", "note", "print_table", "progress_bar"]
+__all__ = ["complain", "note", "print_json", "print_table", "progress_bar"]
 
 
 def complain(message: str) -> None:
@@ -59,3 +60,16 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         drawn.add_row(*(Text(cell.removeprefix("*")) for cell in row), style="bold" if row[0].startswith("*") else "")
     Console(width=None if sys.stdout.isatty() else 110).print(drawn)
+
+
+def print_json(**members: object) -> None:
+    """Print one JSON object on standard output; bytes are written in hexadecimal."""
+    print(json.dumps(members, default=_json_value))
+
+
+def _json_value(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no place in JSON")

@@ -20,6 +20,8 @@ from .errors import ServiceError
 from .protocol import JITTER, expected_form
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from .api import Source
     from .codecs.codec import Progress
 
@@ -35,7 +37,7 @@ TUS = {"Tus-Resumable": "1.0.0"}
 
 
 @contextmanager
-def opened(source: Source) -> Iterator[tuple[BinaryIO, int]]:
+def opened(source: Source, rate: Fraction | float | None) -> Iterator[tuple[BinaryIO, int]]:
     """Yield the bytes of a media file that holds the source, and how many; a file on disk is not read before it is needed."""
     from .api import media_bytes
 
@@ -43,7 +45,7 @@ def opened(source: Source) -> Iterator[tuple[BinaryIO, int]]:
         with open(source, "rb") as file:
             yield file, os.fstat(file.fileno()).st_size
     else:
-        content = media_bytes(source)
+        content = media_bytes(source, rate)
         yield BytesIO(content), len(content)
 
 

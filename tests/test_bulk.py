@@ -171,6 +171,6 @@ def test_mistakes_end_it_at_once(
 
 def test_names() -> None:
     assert doctest.testmod(module).failed == 0
-    assert output_of(Path("x.LCN"), encode=False, form="webp") == Path("x.webp")
+    assert output_of(Path("x.LCN"), ".webp") == Path("x.webp")
     with pytest.raises(NotADirectoryError):
         bulk(MEDIA / "photograph.png", MEDIA, WEBP)

@@ -126,7 +126,7 @@ def test_pil_images_keep_orientation_and_metadata() -> None:
         (np.zeros((3, 40, 40), np.uint8), "channels last"),
         (np.zeros((4, 4, 5), np.uint8), "1 to 4 channels"),
         (np.zeros((0, 4, 3), np.uint8), "H×W×C"),
-        (np.zeros((4, 4, 3, 2), np.uint8), "H×W×C"),
+        (np.zeros((4, 4, 3, 2), np.uint8), "T×H×W×3"),
     ],
 )
 def test_arrays_that_are_no_pictures(array: np.ndarray, part: str) -> None:

@@ -24,6 +24,7 @@ from laconic.codecs.signals import TICKS, Colour, Image, Samples, Video
 from laconic.codecs.video import readers
 from laconic.codecs.video.ffmpeg import decode_frames, encode_frames
 from laconic.codecs.video.readers import FileFrames
+from laconic.codecs.video.writers import write_to
 
 from .checks import check_rejects
 from .clips import clip, file_of, sound
@@ -257,7 +258,8 @@ def test_damage_is_reported(name: str) -> None:
 def test_where_it_broke_is_told() -> None:
     data = bytearray(file_of(clip(20), "avi", "mjpeg", "yuvj420p"))
     at = [place for place in range(len(data)) if data.startswith(b"\xff\xd8\xff", place)][13]
-    data[at : at + 400] = bytes(400)
+    end = data.find(b"00dc", at)  # the next frame's chunk
+    data[at:end] = bytes(end - at)
     with pytest.raises(CorruptMedia, match="after 13 frames"):
         media.read(bytes(data))
 
@@ -377,6 +379,21 @@ def test_a_video_that_breaks_off_leaves_no_file(name: str, tmp_path: Path) -> No
         clip(2).save(tmp_path / "clip.png")
     with pytest.raises(UnsupportedMedia, match=r"png"):
         Image(smooth(4, 4).array).save(tmp_path / "picture.mp4")
+
+
+class Full(io.BytesIO):
+    """A file on a disk that has room for 2,000 bytes."""
+
+    def write(self, content: Any) -> int:
+        if self.tell() + len(content) > 2000:
+            raise OSError(28, "No space left on device")
+        return super().write(content)
+
+
+@pytest.mark.parametrize("form", ["mp4", "mkv", "y4m", "zip"])
+def test_a_full_disk_is_told_as_such(form: str) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        write_to(clip(30), form, Full(), 100)
 
 
 def test_frames_to_packets_and_back() -> None:

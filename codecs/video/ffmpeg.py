@@ -49,12 +49,15 @@ os.environ.setdefault("SVT_LOG", "0")  # SVT-AV1 writes to standard error by its
 
 @contextlib.contextmanager
 def failures_are(error: type[LaconicError], what: str) -> Iterator[None]:
-    """Turn what FFmpeg and PyAV raise for bad bytes or arguments into `error`, with `what` before their words."""
+    """Turn what FFmpeg and PyAV raise for bad bytes or arguments into `error`, with `what` before their words.
+
+    What a file of ours raises, such as a disk that is full, passes.
+    """
     try:
         yield
     except LaconicError:
         raise
-    except (av.error.FFmpegError, ArithmeticError, AssertionError, EOFError, LookupError, OSError, RuntimeError) as failure:
+    except (av.error.FFmpegError, ArithmeticError, AssertionError, LookupError, RuntimeError) as failure:
         raise error(f"{what}: {_words(failure)}") from failure
     except (MemoryError, TypeError, ValueError) as failure:
         raise error(f"{what}: {_words(failure)}") from failure

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, BinaryIO, cast
@@ -33,7 +33,10 @@ STILL = (1980, 1, 1, 0, 0, 0)  # the date of every file in an archive
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a container is filled: FFmpeg's muxer, the encoder, its options at a quality 0..100, and what sound it holds."""
+    """How a container is filled: FFmpeg's muxer, the encoder, its options at a quality 0..100, and what sound it holds.
+
+    An encoder of `rgb` keeps every sample.
+    """
 
     muxer: str
     encoder: str
@@ -41,9 +44,12 @@ class Encoding:
     odd_420: bool
     sound: frozenset[str] | None  # kinds that are copied; None for all
     other_sound: str = ""  # the encoder for the rest
+    rgb: bool = False
 
     def pixel_format(self, video: Video) -> str:
         """Return the pixel format for a video's size and depth."""
+        if self.rgb:
+            return "bgr0" if video.bit_depth == 8 else "gbrp16le"
         odd = video.shape[1] % 2 or video.shape[2] % 2
         form = "yuv444p" if odd and not self.odd_420 else "yuv420p"
         return form if video.bit_depth == 8 else form + "10le"
@@ -60,8 +66,8 @@ def write_to(video: Video, format: str, file: BinaryIO, quality: int | None = No
     """Write a video to an open file that seeks, reading its frames once and in order.
 
     mp4 and mkv hold H.264, webm VP9 (AV1 for 16 bits), at a `quality` 0..100 (80 where not given); y4m, npy and zip (numbered
-    PNGs) hold frames alone, without sound and times. Raises `UnsupportedMedia` for other formats, and what reading the frames
-    raises.
+    PNGs) hold frames alone, without sound and times. ffv1 is a Matroska file that keeps every sample, and times to a
+    millisecond. Raises `UnsupportedMedia` for other formats, and what reading the frames raises.
     """
     make = WRITERS.get(format)
     if make is None:
@@ -73,9 +79,11 @@ def _encoded(encoding: Encoding) -> Writer:
     """Return what writes videos in a container."""
 
     def make(video: Video, file: BinaryIO, quality: int) -> None:
+        target = _Target(file)
         with (
+            target.failing_first(),
             failures_are(UnsupportedMedia, f"{encoding.encoder} does not write this video"),
-            closing(cast(Any, av.open(_Unnamed(file), "w", format=encoding.muxer))) as container,
+            closing(cast(Any, av.open(target, "w", format=encoding.muxer))) as container,
         ):
             container.flags |= BITEXACT
             stream = container.add_stream(encoding.encoder, video.rate, dict(encoding.options(quality)))
@@ -93,11 +101,30 @@ def _encoded(encoding: Encoding) -> Writer:
     return make
 
 
-class _Unnamed:
-    """An open file as PyAV uses it, which must not see its name or close it."""
+class _Target:
+    """An open file as PyAV uses it, which must not see its name or close it, and loses what it raises."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.write, self.seek, self.tell = file.write, file.seek, file.tell
+        self._file, self._failure = file, cast(OSError | None, None)
+        self.seek, self.tell = file.seek, file.tell
+
+    def write(self, content: bytes) -> int:
+        """Write, and remember a failure."""
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self._failure = error
+            raise
+
+    @contextmanager
+    def failing_first(self) -> Iterator[None]:
+        """Raise what the file raised, if it did, and not what PyAV made of it."""
+        try:
+            yield
+        except Exception as error:
+            if self._failure is not None:
+                raise self._failure from error
+            raise
 
 
 def _packets(video: Video, stream: Any) -> Iterator[Any]:
@@ -162,6 +189,7 @@ WRITERS: dict[str, Writer] = {
         _encoded(Encoding("webm", "libsvtav1", _av1, True, IN_WEBM, "libopus")),  # as VP9 is built here without 10 bits
     ),
     "mkv": _encoded(Encoding("matroska", "libx264", _x264, False, None)),
+    "ffv1": _encoded(Encoding("matroska", "ffv1", lambda quality: {}, True, None, rgb=True)),
     "y4m": _y4m,
     "npy": _npy,
     "zip": _zip,

@@ -1,0 +1,78 @@
+"""Videos from a service: the samples travel as NPY, and the rest is in the .lcn file, which the client has."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+
+from .codecs import compress, container
+from .codecs.errors import LaconicError
+from .codecs.limits import Limits
+from .codecs.signals import ArrayFrames, Samples, Video
+from .codecs.video.frames import GroupFrames, video_of_groups
+from .protocol import expected_form
+
+if TYPE_CHECKING:
+    import httpx
+
+    from .codecs.codec import Stream
+
+__all__ = ["LOST", "contents_of", "default_type", "received"]
+
+LOST = "X-Laconic-Lost"  # the header of an answer that names lost frames: "32:64, 96:100"
+
+
+def contents_of(stream: bytes, salvage: bool) -> Stream | None:
+    """Return what a file holds before it is decoded; None for one that a service is to refuse in its own words.
+
+    Raises `CorruptStream` for a damaged video.
+    """
+    try:
+        return container.read(stream, Limits(max_input_bytes=len(stream), max_pixels=2**62, max_frames=2**62), salvage)
+    except LaconicError:
+        if _is_video(stream):
+            raise
+        return None
+
+
+def default_type(start: bytes) -> str:
+    """Return the media type that a file, of which the first 128 KiB are enough, is decoded to unless another is asked for."""
+    return "video/mp4" if _is_video(start) else "image/png"
+
+
+def _is_video(start: bytes) -> bool:
+    try:
+        return container.read_header(start).video is not None
+    except LaconicError:
+        return False
+
+
+def received(stream: Stream, span: tuple[int, int] | None, answer: httpx.Response) -> Video:
+    """Return the video of a file, or its frames [start, stop), of which `answer` has the samples.
+
+    Raises `ServiceError` for an answer that holds other samples.
+    """
+    frames, height, width, channels = stream.shape
+    whole = compress.finished(
+        video_of_groups(GroupFrames((frames, height, width, channels), stream.bit_depth, (0,), _elsewhere)), stream
+    )
+    assert isinstance(whole, Video)
+    part = whole if span is None else whole.view(*span)
+    with expected_form(answer):
+        array: Samples = np.load(io.BytesIO(answer.content), allow_pickle=False)
+        video = replace(part, source=ArrayFrames(array), lost=_ranges(answer.headers.get(LOST, "")))
+        if (video.shape, video.bit_depth) != (part.shape, part.bit_depth):
+            raise ValueError(f"frames of {video.shape} came for {part.shape}")
+    return video
+
+
+def _ranges(text: str) -> tuple[tuple[int, int], ...]:
+    return tuple((int(start), int(stop)) for start, stop in re.findall(r"(\d+):(\d+)", text))
+
+
+def _elsewhere(group: int) -> NoReturn:
+    raise AssertionError(f"group {group} is decoded by the service")
