@@ -39,7 +39,7 @@ class Av1:
     def encode(self, signal: Video, settings: Av1Settings, progress: Progress | None = None) -> Stream:
         """Compress a video, group by group; raises `UnsupportedMedia` for frames that the encoder does not take."""
         crf = round(4 * (HIGHEST_CRF - (HIGHEST_CRF - LOWEST_CRF) * settings.quality / 100)) / 4
-        threads = min(THREADS, len(os.sched_getaffinity(0)))
+        threads = min(THREADS, os.cpu_count() or 1)
         options = {"preset": str(FASTEST_PRESET + 1 - settings.effort), "svtav1-params": f"crf={crf}:lp={threads}"}
         coding = Coding("libsvtav1", options, pixel_format("420", settings.depth != "8"))
         return encode_groups(self.id, signal, coding, settings.frames, progress)

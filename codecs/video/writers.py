@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import UnsupportedMedia
 from ..image import writers as pictures
 from ..signals import TICKS, Colour, Video
-from .ffmpeg import SAME_EVERYWHERE, failures_are, frame_of_rgb, tagged
+from .ffmpeg import SAME_EVERYWHERE, failures_are, frame_of_rgb, open_encoder, tagged
 from .soundtrack import BITEXACT, sound_for
 
 __all__ = ["WRITERS", "Encoding", "write", "write_to"]
@@ -92,6 +92,7 @@ def _encoded(encoding: Encoding) -> Writer:
             stream.codec_context.time_base = 1 / video.rate if video.times is None else Fraction(1, TICKS)
             stream.codec_context.thread_count = THREADS
             tagged(stream.codec_context, stream.pix_fmt, video.colour)
+            open_encoder(stream.codec_context)
             with sound_for(video.metadata.get("audio"), container, encoding.sound, encoding.other_sound) as sound:
                 for packet in _packets(video, stream):
                     sound.until(packet.dts * packet.time_base)
