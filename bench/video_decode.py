@@ -38,7 +38,7 @@ def decode_in_new_process(file: Path, frames: Path, device: str, threads: int) -
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise CorruptStream(f"{file} does not decode in a new process: {done.stderr[-500:]}")
-    return np.load(frames, mmap_mode="r"), Decoding(**json.loads(done.stdout))
+    return np.lib.format.open_memmap(frames, "r"), Decoding(**json.loads(done.stdout))
 
 
 def main(file: str, frames: str, device: str, threads: str) -> None:

@@ -41,7 +41,7 @@ STREAMS: dict[str, tuple[str, dict[str, object]]] = {
     "image-circuit-digits": ("image-circuit", {"lossless": True, "model": "digits"}),
     "image-circuit-fashion": ("image-circuit", {"lossless": True, "model": "fashion"}),
     "video-inr": ("video-inr", {"arch": "hnerv", "steps": 200, "parameters": 1500, "frames": 3, "jobs": 1}),
-    "video-inr-nirvana": ("video-inr", {"arch": "nirvana", "steps": 100, "parameters": 1500, "jobs": 1}),
+    "video-inr-nirvana": ("video-inr", {"arch": "nirvana", "steps": 900, "parameters": 1500, "jobs": 1}),
     "video-inr-exact": ("video-inr", {"steps": 200, "parameters": 1500, "frames": 3, "jobs": 1, "exact": True}),
     "av1-60": ("av1", {"quality": 60, "frames": 2}),
     "hevc-60": ("hevc", {"quality": 60, "frames": 2}),
