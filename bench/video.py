@@ -22,14 +22,13 @@ from ..codecs import compress, container
 from ..codecs import device as devices
 from ..codecs.codec import Progress
 from ..codecs.errors import InvalidSettings
-from ..codecs.metrics import psnr
+from ..codecs.metrics import ms_ssim, psnr
 from ..codecs.registry import codec_ids, open_codec
 from ..codecs.signals import ArrayFrames, Video
 from ..codecs.video.inr import VideoInr
 from ..codecs.video.inr_presets import PRESETS
 from ..codecs.video.inr_settings import Architecture, PresetName
 from .image import processor
-from .ms_ssim import ms_ssim
 from .program import run_program
 from .video_clips import CLIPS, load_clip
 from .video_decode import decode_in_new_process

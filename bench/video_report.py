@@ -34,7 +34,7 @@ class Measurement:
     pixels: int
     bytes: int
     psnr: float
-    ms_ssim: float | None
+    ms_ssim: float
     encode_seconds: float
     decode_seconds: float
     frames: int
@@ -95,7 +95,7 @@ def markdown_table(clip: str, rows: Sequence[Measurement]) -> str:
         cells = [
             f"**{row.label}** at quality {row.settings['quality']}" if ours else f"{row.label} at {row.settings['quality']}"
         ]
-        cells += [f"{row.bpp:.4f}", f"{row.psnr:.2f}", _shown(row.ms_ssim, 4)]
+        cells += [f"{row.bpp:.4f}", f"{row.psnr:.2f}", f"{row.ms_ssim:.4f}"]
         cells.append(_shown(8 * row.bytes / row.parameters if row.parameters else None, 2))
         cells.append(_shown(None if row.float_psnr is None else row.float_psnr - row.psnr, 2))
         cells.append(_shown(_in_paper(clip, row.settings), 2))

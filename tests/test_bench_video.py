@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from laconic.bench import video as bench
 from laconic.bench import video_clips
-from laconic.bench.ms_ssim import LEAST_SIDE, ms_ssim
 from laconic.bench.video_report import DOCS_BEGIN, DOCS_END, Measurement, keep, write_report
 from laconic.codecs import compress
 from laconic.codecs.errors import InvalidSettings
@@ -45,7 +43,7 @@ def test_a_preset_is_measured_from_a_file_that_a_new_process_decodes(clip_file: 
         assert row.bytes == len(data)
         assert row.psnr == pytest.approx(psnr(CLIP, decoded), abs=1e-6) == pytest.approx(row.reported_psnr, abs=0.05)
         assert row.parameters and row.float_psnr and row.seek_seconds
-        assert row.ms_ssim is None  # too small for it
+        assert 0 < row.ms_ssim < 1
     assert (out / "rd-waves-24x32-6.svg").exists()
     assert "| **boost tiny** at quality 60 |" in docs.read_text()
     assert (tmp_path / "video-waves-24x32-6.svg").exists()
@@ -70,19 +68,6 @@ def test_clips_are_cropped_in_the_centre_and_reduced(clip_file: Path, tmp_path: 
         video_clips.load_clip(str(clip_file), tmp_path, (30, 30))
     with pytest.raises(InvalidSettings, match="--clips"):
         video_clips.load_clip("bunny", tmp_path, None)
-
-
-def test_similarity_is_1_for_equal_frames_and_falls_with_noise() -> None:
-    rng = np.random.default_rng(0)
-    clip = moving_waves(1, LEAST_SIDE, LEAST_SIDE)
-    noisy = [
-        Video.of((clip.array + rng.normal(0, deviation, clip.shape)).clip(0, 255).astype(np.uint8)) for deviation in (0, 10, 30)
-    ]
-    values = [ms_ssim(clip, other) for other in noisy]
-    assert values[0] == pytest.approx(1.0, abs=1e-3)
-    assert values[0] > values[1] > values[2] > 0  # type: ignore[operator]
-    assert ms_ssim(CLIP, CLIP) is None
-    assert torch.get_default_dtype() == torch.float32
 
 
 def test_the_papers_figures_stand_beside_their_presets(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ from ...entropy.adaptive_binary import (
 )
 from ...entropy.errors import SymbolsCorrupt
 from ..errors import CorruptStream
-from .inr_weight_model import LARGEST, Model, code_integer, code_values, new_model
+from .inr_weight_model import code_values
+from .inr_weight_state import LARGEST, Model, code_integer, new_model
 
 __all__ = ["LARGEST", "MAX_EXPONENT", "QuantisedTensor", "Shapes", "decode_parameters", "encode_parameters", "powers"]
 

@@ -13,159 +13,38 @@ Encoder and decoder run the same function; integers and IEEE doubles in a fixed 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ...entropy.adaptive_binary import (
-    POSITION,
-    Contexts,
-    decode_bit,
-    decode_probability,
-    encode_bit,
-    encode_probability,
-    new_contexts,
-)
+from ...entropy.adaptive_binary import POSITION, decode_probability, encode_probability
 from ...entropy.kernels import inlined, kernel
-from ...entropy.logistic_mixing import adapt, confidence, learn, logistic_cdf, mix, new_cells, probability_16, squash, stretch
+from ...entropy.logistic_mixing import adapt, confidence, learn, logistic_cdf, mix, probability_16, squash, stretch
+from .inr_weight_state import (
+    CONTEXTS,
+    EXPERTS,
+    INPUTS,
+    LARGEST,
+    NEIGHBOURS,
+    NODES,
+    SLOT_BITS,
+    STRIDES,
+    TRAITS,
+    Bytes,
+    Doubles,
+    Integers,
+    Model,
+    fit,
+    restart,
+)
 
-__all__ = ["LARGEST", "Model", "code_integer", "code_values", "new_model"]
+__all__ = ["code_values"]
 
-Doubles = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
-
-LARGEST = 1 << 20  # magnitude of integers
 BEYOND = 16  # bytes past the end that are read before decoding stops
-ROLES = 4
-NEIGHBOURS, TRAITS = 9, 6  # inputs of the two fits
-EXPERTS = 7
-SLOT_BITS = 10  # binary digits of the number of slots of a context
-CONTEXTS = 6
-INPUTS = EXPERTS + CONTEXTS + 1 + (-(EXPERTS + CONTEXTS + 1)) % 4
-ZERO, SIGN, UP, BISECT, NODES = 0, 1, 2, 18, 32  # decisions with probabilities of their own
-STRIDES = 16
-SETS = STRIDES + ROLES
+ZERO, SIGN, UP, BISECT = 0, 1, 2, 18  # decisions; those to bisect from the last one up
 LIMIT = 250  # uses after which adaptive probabilities move at a constant rate
 FASTEST, SLOWEST, HALFWAY = 0.02, 0.002, 3000.0  # learning rate of the weights: at first, at last, and integers until midway
 WIDTHS = (1.0, 0.5, 2.0)  # of the distributions around the prediction
 SPREAD = 0.72  # scale of a logistic distribution whose mean magnitude is 1
-DIGITS = 20  # of magnitudes
-SIDE_CONTEXTS = 2 + 2 * DIGITS  # of one kind of side value
-
-
-class Model(NamedTuple):
-    """What is learnt along a stream of tensors."""
-
-    cells: NDArray[np.int32]  # slots of NODES adaptive probabilities, context after context
-    slots: Integers  # [CONTEXTS] first cell of each context's slot
-    weights: Doubles  # [SETS][NODES][INPUTS], flat
-    inputs: Doubles  # [INPUTS]
-    centre: Doubles  # [EXPERTS]
-    sharpness: Doubles  # [EXPERTS] 1 / scale
-    below: Doubles  # [EXPERTS] distribution functions at the ends of the interval, and at the threshold
-    above: Doubles
-    at: Doubles
-    coefficients: Doubles  # [ROLES, NEIGHBOURS] of the prediction
-    covariance: Doubles  # [NEIGHBOURS, NEIGHBOURS] of its fit
-    neighbours: Doubles  # [NEIGHBOURS] of the integer at hand, in its unit
-    traits: Doubles  # [TRAITS] magnitudes of misses, in units of the integer
-    trait_coefficients: Doubles  # [ROLES, TRAITS]
-    trait_covariance: Doubles  # [TRAITS, TRAITS]
-    gain: Doubles  # [NEIGHBOURS] work of the fits
-    seen: Doubles  # [1] integers coded
-    side: Contexts  # adaptive probabilities of side values, SIDE_CONTEXTS of each kind
-
-
-def new_model(kinds: int) -> Model:
-    """Return the state before the first tensor; `kinds` of side values are told apart."""
-    weights = np.zeros((SETS, NODES, INPUTS))
-    weights[..., 0] = 0.4
-    weights[..., 1:EXPERTS] = 0.6 / (EXPERTS - 1)
-    weights[..., EXPERTS : EXPERTS + CONTEXTS] = 0.15
-    coefficients = np.zeros((ROLES, NEIGHBOURS))
-    coefficients[:, -1] = 1.0  # the reference
-    return Model(
-        cells=new_cells(CONTEXTS * NODES << SLOT_BITS),
-        slots=np.zeros(CONTEXTS, np.int64),
-        weights=weights.ravel(),
-        inputs=np.zeros(INPUTS),
-        centre=np.zeros(EXPERTS),
-        sharpness=np.ones(EXPERTS),
-        below=np.zeros(EXPERTS),
-        above=np.zeros(EXPERTS),
-        at=np.zeros(EXPERTS),
-        coefficients=coefficients,
-        covariance=np.zeros((NEIGHBOURS, NEIGHBOURS)),
-        neighbours=np.zeros(NEIGHBOURS),
-        traits=np.zeros(TRAITS),
-        trait_coefficients=np.tile([0.1, 0.1, 0.1, 0.1, 0.2, 0.4], (ROLES, 1)),
-        trait_covariance=np.zeros((TRAITS, TRAITS)),
-        gain=np.zeros(NEIGHBOURS),
-        seen=np.zeros(1),
-        side=new_contexts(kinds * SIDE_CONTEXTS),
-    )
-
-
-@inlined
-def _code_bit(coder: Integers, coded: Bytes, contexts: Contexts, c: int, bit: int, decoding: bool) -> int:
-    if decoding:
-        return decode_bit(coder, coded, contexts, c)
-    encode_bit(coder, coded, contexts, c, bit)
-    return bit
-
-
-@kernel
-def code_integer(model: Model, kind: int, value: int, coder: Integers, coded: Bytes, decoding: bool) -> int:
-    """Code a side value of magnitude below 2**20 by an adaptive Exp-Golomb code; `value` counts only when encoding."""
-    base = kind * SIDE_CONTEXTS
-    if _code_bit(coder, coded, model.side, base, 1 if value == 0 else 0, decoding):
-        return 0
-    negative = _code_bit(coder, coded, model.side, base + 1, 1 if value < 0 else 0, decoding)
-    magnitude, c = abs(value), 0
-    while c < DIGITS - 1 and _code_bit(coder, coded, model.side, base + 2 + c, 1 if magnitude >> (c + 1) else 0, decoding):
-        c += 1
-    result = 1
-    for i in range(c - 1, -1, -1):
-        bit = (magnitude >> i) & 1
-        if i == c - 1:
-            bit = _code_bit(coder, coded, model.side, base + 2 + DIGITS + c, bit, decoding)
-        elif decoding:
-            bit = decode_probability(coder, coded, 1 << 15)
-        else:
-            encode_probability(coder, coded, 1 << 15, bit)
-        result = result << 1 | bit
-    return -result if negative else result
-
-
-@inlined
-def _fit(coefficients: Doubles, covariance: Doubles, inputs: Doubles, gain: Doubles, missed: float) -> None:
-    """Move coefficients by what they missed: one step of recursive least squares."""
-    n, total = inputs.size, 1.0
-    for i in range(n):
-        g = 0.0
-        for j in range(n):
-            g += covariance[i, j] * inputs[j]
-        gain[i] = g
-        total += g * inputs[i]
-    if not 1.0 <= total < 1e9:  # rounding has spoilt the covariance, or the inputs say nothing of value
-        return
-    share = 1.0 / total
-    for i in range(n):
-        g = gain[i] * share
-        coefficients[i] += g * missed
-        for j in range(n):
-            covariance[i, j] -= g * gain[j]
-
-
-@inlined
-def _restart(covariance: Doubles, certainty: float) -> None:
-    """Forget how well the coefficients are known, not what they are."""
-    for i in range(covariance.shape[0]):
-        for j in range(covariance.shape[0]):
-            covariance[i, j] = 0.0
-        covariance[i, i] = certainty
 
 
 @inlined
@@ -260,12 +139,29 @@ def _decide(
 
 
 @inlined
+def _ask_experts(model: Model, node: int, threshold: int) -> None:
+    """Set the experts' inputs of a decision; `threshold` is the distance that it asks about."""
+    inputs, centre, sharpness = model.inputs, model.centre, model.sharpness
+    below, above = model.below, model.above
+    for e in range(EXPERTS):
+        if node == ZERO:
+            below[e] = logistic_cdf((-0.5 - centre[e]) * sharpness[e])
+            above[e] = 1.0 - logistic_cdf((0.5 - centre[e]) * sharpness[e])
+            inputs[e] = stretch(below[e] + above[e])
+        elif node == SIGN:
+            inputs[e] = stretch((below[e] + 1e-9) / (below[e] + above[e] + 2e-9))
+        else:
+            model.at[e] = logistic_cdf((threshold - 0.5 - centre[e]) * sharpness[e])
+            over, under = max(above[e] - model.at[e], 1e-9), max(model.at[e] - below[e], 1e-9)
+            inputs[e] = stretch(over / (over + under))
+
+
+@inlined
 def _code_miss(
     model: Model, stride: int, one: int, two: int, rate: float, miss: int, coder: Integers, coded: Bytes, decoding: bool
 ) -> int:
     """Code how far the integer is from the one predicted: zero, side, then thresholds of the distance."""
-    inputs, centre, sharpness = model.inputs, model.centre, model.sharpness
-    below, above = model.below, model.above
+    centre, sharpness, below, above = model.centre, model.sharpness, model.below, model.above
     low, high, turn, upwards, negative = 0, 2 * LARGEST + 2, 0, True, 0
     threshold, node, bit = 1, ZERO, 0
     while high - low > 1:
@@ -275,17 +171,7 @@ def _code_miss(
             bit = 1 if miss < 0 else 0
         else:
             bit = 1 if abs(miss) >= threshold else 0
-        for e in range(EXPERTS):
-            if node == ZERO:
-                below[e] = logistic_cdf((-0.5 - centre[e]) * sharpness[e])
-                above[e] = 1.0 - logistic_cdf((0.5 - centre[e]) * sharpness[e])
-                inputs[e] = stretch(below[e] + above[e])
-            elif node == SIGN:
-                inputs[e] = stretch((below[e] + 1e-9) / (below[e] + above[e] + 2e-9))
-            else:
-                model.at[e] = logistic_cdf((threshold - 0.5 - centre[e]) * sharpness[e])
-                over, under = max(above[e] - model.at[e], 1e-9), max(model.at[e] - below[e], 1e-9)
-                inputs[e] = stretch(over / (over + under))
+        _ask_experts(model, node, threshold)
         bit = _decide(model, node, one, two, rate, bit, coder, coded, decoding)
         if node == ZERO:
             if bit == 0:
@@ -375,10 +261,10 @@ def _code_next(
     for i in range(TRAITS):
         traits[i] *= inverse
     error = min(abs(missed) * inverse, 6.0) - mean * inverse
-    _fit(model.trait_coefficients[role], model.trait_covariance, traits, model.gain, error)
+    fit(model.trait_coefficients[role], model.trait_covariance, traits, model.gain, error)
     for i in range(NEIGHBOURS):
         n[i] = min(max(n[i] * inverse, -20.0), 20.0)
-    _fit(coefficients, model.covariance, n, model.gain, min(max(missed * inverse, -4.0), 4.0))
+    fit(coefficients, model.covariance, n, model.gain, min(max(missed * inverse, -4.0), 4.0))
     return value, missed
 
 
@@ -405,8 +291,8 @@ def code_values(
     have ended long ago.
     """
     count_a, count_b, count_y, count_x = values.shape
-    _restart(model.covariance, 0.02)
-    _restart(model.trait_covariance, 0.02)
+    restart(model.covariance, 0.02)
+    restart(model.trait_covariance, 0.02)
     total, count = 8.0 * expected, 8.0
     traits = model.traits
     for a in range(count_a):
@@ -421,11 +307,10 @@ def code_values(
                     tensor = total / count
                     near = _near(misses, tensor, inverse, a, b, y, x)
                     _find_neighbours(model, real, reference, inverse, a, b, y, x)
-                    traits[0] = tensor
+                    traits[0], traits[4] = tensor, near
                     traits[1] = (row + 4.0 * tensor) / (row_count + 4.0)
                     traits[2] = (sums[0, b] + 4.0 * tensor) / (a * count_y * count_x + place + 4.0)
                     traits[3] = (sums[1, place] + 4.0 * tensor) / (a * count_b + b + 4.0)
-                    traits[4] = near
                     traits[5] = traits[1] * traits[2] / tensor
                     value, missed = _code_next(model, role, near, min(place, 63), values[a, b, y, x], coder, coded, decoding)
                     values[a, b, y, x] = value
