@@ -28,6 +28,7 @@ CODEC_NUMBERS = {
     "av1": 9,
     "hevc": 10,
     "h264": 11,
+    "audio-lossless": 13,
 }
 
 _CODEC_NAMES = {number: name for name, number in CODEC_NUMBERS.items()}

@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 SUITES = {
+    "audio-lossless": True,
     "bombs": True,
     "circuits": True,
     "costs": True,

@@ -18,7 +18,7 @@ import numpy as np
 
 from laconic.codecs import compress, container, media
 from laconic.codecs.registry import codec_class
-from laconic.codecs.signals import Image, Pictures, Video
+from laconic.codecs.signals import Audio, Image, Pictures, Video
 
 FOLDER = Path(__file__).parent
 DIGESTS = "digests.json"
@@ -37,6 +37,10 @@ STREAMS: dict[str, tuple[str, dict[str, object]]] = {
     "image-lossless-9": ("image-lossless", {"lossless": True, "effort": 9}),
     "image-lossless-origin": ("image-lossless", {"lossless": True}),
     "image-lossless-flat": ("image-lossless", {"lossless": True}),
+    "audio-lossless-1": ("audio-lossless", {"lossless": True, "effort": 1}),
+    "audio-lossless-5": ("audio-lossless", {"lossless": True, "effort": 5, "packet": 0.2}),
+    "audio-lossless-9": ("audio-lossless", {"lossless": True, "effort": 9}),
+    "audio-lossless-float": ("audio-lossless", {"lossless": True}),
     "image-circuit-photos": ("image-circuit", {"lossless": True}),
     "image-circuit-digits": ("image-circuit", {"lossless": True, "model": "digits"}),
     "image-circuit-fashion": ("image-circuit", {"lossless": True, "model": "fashion"}),
@@ -55,13 +59,27 @@ DRIFT = {"image-transform": 1, "video-inr": 1, "av1": 2, "hevc": 2, "h264": 2}
 SMALL = {"image-circuit-digits": "digits", "image-circuit-fashion": "clothes"}  # files of 28 x 28 pictures
 
 
-def source(name: str = "") -> Image | Video:
-    """The picture in a stream: 64 x 96 pixels of a photograph, with some detail; small pictures for circuits of such.
+def sound(name: str = "") -> Audio:
+    """The sound in a stream: stereo of 3000 samples, two tones made by integer arithmetic alone, and noise."""
+    state, waves = 1, np.zeros((2, 3000), np.int64)
+    a, b = [0, 3000], [0, 900]  # resonators: x[n + 1] = 2 cos(w) x[n] - x[n - 1]
+    for n in range(waves.shape[1]):
+        state = (state * 1_103_515_245 + 12_345) % 2**31
+        a, b = [a[1], a[1] * 253 // 128 - a[0]], [b[1], b[1] * 180 // 128 - b[0]]
+        waves[:, n] = a[1] + b[1] + (state >> 16) % 64, a[0] - b[1] + (state >> 22) % 64
+    integers = np.clip(waves, -32768, 32767).astype(np.int16)
+    return Audio.of(integers.astype(np.float32) / np.float32(3), 8000) if name.endswith("float") else Audio.of(integers, 8000)
+
+
+def source(name: str = "") -> Image | Video | Audio:
+    """What is in a stream; of pictures 64 x 96 pixels of a photograph, with some detail; small pictures for circuits of such.
 
     For codecs of videos it is three frames of 33 x 47 pixels that move over the photograph, eight for networks that share them.
 
     Part of the photograph has an origin that `image-lossless` recovers; the rest is too bright for that.
     """
+    if name.startswith("audio"):
+        return sound(name)
     if small := SMALL.get(name):
         strip = media.read((FOLDER.parent / "media" / f"{small}.png").read_bytes())
         return Pictures(strip.array.reshape(-1, 28, 28)[:6].copy())
@@ -76,7 +94,7 @@ def source(name: str = "") -> Image | Video:
     return Image(pixels // 128 * 128 if name == "image-lossless-flat" else pixels)
 
 
-def pixel_digest(signal: Image | Video) -> str:
+def pixel_digest(signal: Image | Video | Audio) -> str:
     """Return the SHA-256 of the samples in row order."""
     return hashlib.sha256(np.ascontiguousarray(signal.array).tobytes()).hexdigest()
 
@@ -92,7 +110,6 @@ def write_stream(folder: Path, name: str) -> dict[str, object]:
     codec, settings = STREAMS[name]
     data = compress.encode(source(name), codec, settings, device="cpu").data
     decoded = compress.decode(data, device="cpu")
-    assert isinstance(decoded, Image | Video)
     (folder / f"{name}.lcn").write_bytes(data)
     entry: dict[str, object] = {"file": hashlib.sha256(data).hexdigest(), "shape": list(decoded.shape)}
     if drift(name):

@@ -1,0 +1,342 @@
+"""Lossless sizes and speeds on folders of sound: `audio-lossless` at several efforts beside FLAC, WavPack, ALAC and TTA.
+
+    python -m laconic.bench.audio_lossless --set speech=FOLDER --set drums=FOLDER -o OUT [--docs docs/benchmarks.md]
+
+writes `results.json` and `table.md` into OUT. Every file of the folders that libsndfile reads as integers is coded whole, decoded from
+the coded bytes, and compared sample by sample; sizes are of whole files. FLAC and WavPack are the programs of these names
+where they are installed (their times have reading, writing and starting in them); FLAC is given no padding, so that short files
+do not pay for it. Points are kept in `OUT/points.jsonl`: an interrupted run continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import av
+import numpy as np
+import soundfile
+
+from ..codecs import compress
+from ..codecs.codec import Progress
+from ..codecs.errors import InvalidSettings
+from ..codecs.signals import ArraySamples, Audio, AudioSamples
+from .image import processor
+from .image_points import Cache, file_digest, run_jobs, source_digest, versions
+from .pictures import set_threads
+from .program import run_program
+from .sections import replace_section
+
+__all__ = ["DOCS_BEGIN", "DOCS_END", "Point", "Row", "main", "markdown_table", "run"]
+
+DOCS_BEGIN, DOCS_END = "<!-- audio lossless:begin -->", "<!-- audio lossless:end -->"
+OURS = "audio-lossless"
+EFFORTS = (1, 3, 5, 7, 9)
+REFERENCE = "flac -8"  # what sizes are compared with
+SUBTYPES = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24}  # libsndfile's names of integers, and their bits
+SUFFIXES = (".wav", ".flac", ".aif", ".aiff")
+Coded = tuple[bytes, Callable[[bytes], AudioSamples]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file of a set through one row's codec; `key` names the result in the cache."""
+
+    file: Path
+    name: str
+    row: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one job measured: samples of all channels, seconds of sound, bytes, and seconds on one thread."""
+
+    key: str
+    row: str
+    set: str
+    file: str
+    samples: int
+    seconds: float
+    bytes: int
+    encode_seconds: float
+    decode_seconds: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: bytes of each set and of all, and seconds of sound coded per second."""
+
+    name: str
+    sets: Mapping[str, int]
+    bytes: int
+    encode_speed: float
+    decode_speed: float
+
+
+def _ours(effort: int) -> Callable[[Audio], Coded]:
+    """Return what codes with `audio-lossless`; the size is that of the .lcn file."""
+
+    def code(sound: Audio) -> Coded:
+        data = compress.encode(sound, OURS, {"effort": effort}, device="cpu").data
+        return data, lambda data: _samples(compress.decode(data, device="cpu"))
+
+    return code
+
+
+def _samples(signal: object) -> AudioSamples:
+    if not isinstance(signal, Audio):
+        raise TypeError("sound came back as something else")
+    return signal.array
+
+
+def _program(suffix: str, encoder: Sequence[str], decoder: Sequence[str]) -> Callable[[Audio], Coded]:
+    """Return what codes with programs, to whose arguments IN and OUT stand for files."""
+
+    def call(command: Sequence[str], content: bytes, given: str, wanted: str) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            names = {"IN": f"{folder}/in{given}", "OUT": f"{folder}/out{wanted}"}
+            Path(names["IN"]).write_bytes(content)
+            subprocess.run([names.get(word, word) for word in command], check=True, capture_output=True)
+            return Path(names["OUT"]).read_bytes()
+
+    def code(sound: Audio) -> Coded:
+        wave = _written(sound, "WAV")
+        return call(encoder, wave, ".wav", suffix), lambda data: _read(call(decoder, data, suffix, ".wav"), sound.bits)
+
+    return code
+
+
+def _written(sound: Audio, kind: str, **options: float) -> bytes:
+    """Return sound as libsndfile writes it."""
+    file = io.BytesIO()
+    subtype = "PCM_24" if sound.bits > 16 else "PCM_16" if sound.bits > 8 else "PCM_U8" if kind == "WAV" else "PCM_S8"
+    samples = sound.array.astype(np.int32).T << (32 - sound.bits)
+    soundfile.write(file, samples, sound.rate, subtype, format=kind, **options)
+    return file.getvalue()
+
+
+def _read(content: bytes | Path, bits: int) -> AudioSamples:
+    """Return the samples [C, N] of a file that libsndfile reads."""
+    source = io.BytesIO(content) if isinstance(content, bytes) else content
+    samples, _ = soundfile.read(source, dtype="int32", always_2d=True)
+    integers: AudioSamples = np.ascontiguousarray(samples.T >> (32 - bits), np.int16 if bits <= 16 else np.int32)
+    return integers
+
+
+def _sndfile_flac(sound: Audio) -> Coded:
+    return _written(sound, "FLAC", compression_level=1.0), lambda data: _read(data, sound.bits)
+
+
+def _ffmpeg(codec: str, container: str) -> Callable[[Audio], Coded]:
+    """Return what codes with an encoder of FFmpeg."""
+
+    def code(sound: Audio) -> Coded:
+        file, deep = io.BytesIO(), sound.bits > 16
+        layout = "mono" if sound.shape[0] == 1 else sound.layout
+        samples = sound.array.astype(np.int32) << (32 - sound.bits) if deep else sound.array << (16 - sound.bits)
+        with av.open(file, "w", format=container) as output:
+            stream = output.add_stream(codec, rate=sound.rate)
+            stream.format, stream.layout = "s32p" if deep else "s16p", layout
+            stream.codec_context.open()
+            size = stream.codec_context.frame_size or 4096
+            for start in range(0, samples.shape[1], size):
+                part = np.ascontiguousarray(samples[:, start : start + size])
+                frame = av.AudioFrame.from_ndarray(part, format=stream.format.name, layout=layout)
+                frame.sample_rate, frame.pts = sound.rate, start
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode(None))
+        return file.getvalue(), lambda data: _decoded(data, sound.bits)
+
+    return code
+
+
+def _decoded(data: bytes, bits: int) -> AudioSamples:
+    with av.open(io.BytesIO(data)) as source:
+        frames = [frame.to_ndarray() for frame in source.decode(audio=0)]
+    planes = np.concatenate(frames, axis=1)
+    integers: AudioSamples = planes >> (32 - bits if planes.dtype == np.int32 else 16 - bits)
+    return integers
+
+
+ROWS: dict[str, Callable[[Audio], Coded]] = {
+    **{f"{OURS} -e {effort}": _ours(effort) for effort in EFFORTS},
+    "flac -8": _program(
+        ".flac",
+        ("flac", "-8", "--totally-silent", "--no-padding", "--force", "IN", "-o", "OUT"),
+        ("flac", "-d", "--totally-silent", "--force", "IN", "-o", "OUT"),
+    ),
+    "wavpack -hx": _program(".wv", ("wavpack", "-hx", "-q", "-y", "IN", "-o", "OUT"), ("wvunpack", "-q", "-y", "IN", "-o", "OUT")),
+    "libsndfile flac, level 8": _sndfile_flac,
+    "alac": _ffmpeg("alac", "ipod"),
+    "tta": _ffmpeg("tta", "tta"),
+}
+PROGRAMS = {"flac -8": ("flac",), "wavpack -hx": ("wavpack", "wvunpack")}
+
+
+def run(
+    out: Path,
+    sets: Sequence[str] = (),
+    *,
+    rows: Sequence[str] | None = None,
+    limit: int | None = None,
+    jobs: int = 1,
+    progress: Progress | None = None,
+    docs: Path | None = None,
+) -> list[Row]:
+    """Measure `rows` (default: all that are installed) on sets, each given as NAME=FOLDER, or on every n-th file of these.
+
+    With `limit`, so many files of each set are taken, spread evenly. Writes `results.json` and `table.md` into `out`; `docs` names
+    a Markdown file whose marked section is replaced. Raises `InvalidSettings` for unknown rows and sets without files.
+    """
+    if unknown := sorted(set(rows or ()) - ROWS.keys()):
+        raise InvalidSettings(f"there are no rows {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    names = list(rows or [name for name in ROWS if all(map(shutil.which, PROGRAMS.get(name, ())))])
+    files = _files(sets, limit)
+    report = progress or (lambda done, stage: None)
+    out.mkdir(parents=True, exist_ok=True)
+    work = [Job(path, name, row, _key(path, name, row)) for name, paths in files.items() for path in paths for row in names]
+    points: list[Point] = []
+    for point in run_jobs(work, Cache(out / "points.jsonl", Point), _measure, jobs, set_threads, 1):
+        points.append(point)
+        report(len(points) / len(work), f"{point.row} {point.file}")
+    table = sorted((_summed(name, [one for one in points if one.row == name]) for name in names), key=lambda row: row.bytes)
+    _write(out, table, points, files, jobs, docs)
+    return table
+
+
+def _files(sets: Sequence[str], limit: int | None) -> dict[str, list[Path]]:
+    found = {}
+    for text in sets:
+        name, _, folder = text.partition("=")
+        paths = sorted(path for path in Path(folder or ".").rglob("*") if path.suffix.lower() in SUFFIXES and _takes(path))
+        if not folder or not paths:
+            raise InvalidSettings(f"{text!r} is no set: give NAME=FOLDER, a folder with {', '.join(SUFFIXES)}")
+        chosen = range(len(paths)) if limit is None else {len(paths) * k // limit for k in range(limit)}
+        found[name] = [paths[index] for index in sorted(chosen)]
+    if not found:
+        raise InvalidSettings("name folders of sound: --set NAME=FOLDER")
+    return found
+
+
+def _takes(path: Path) -> bool:
+    try:
+        found = soundfile.info(path)
+    except soundfile.LibsndfileError:
+        return False
+    return found.subtype in SUBTYPES and 1 <= found.channels <= 2 and found.frames > 0
+
+
+def _key(path: Path, name: str, row: str) -> str:
+    code = source_digest(OURS, False) if row.startswith(OURS) else ""
+    return hashlib.sha256(json.dumps([name, row, file_digest(path), code, versions()]).encode()).hexdigest()[:24]
+
+
+_warm: set[str] = set()  # rows that this process has measured before
+
+
+def _measure(job: Job) -> Point:
+    """Encode, decode from the bytes, compare; raises RuntimeError where the sound does not come back."""
+    found = soundfile.info(job.file)
+    bits = SUBTYPES[found.subtype]
+    sound = Audio(ArraySamples(_read(job.file, bits)), found.samplerate, bits)
+    if job.row not in _warm:
+        short = sound.part(0, min(sound.shape[1], 1000))
+        data, decode = ROWS[job.row](short)
+        decode(data)
+        _warm.add(job.row)
+    started = time.perf_counter()
+    data, decode = ROWS[job.row](sound)
+    encoded = time.perf_counter()
+    decoded = decode(data)
+    done = time.perf_counter()
+    if not np.array_equal(decoded, sound.array):
+        raise RuntimeError(f"{job.row} does not give {job.file.name} back")
+    times = round(encoded - started, 7), round(done - encoded, 7)
+    return Point(job.key, job.row, job.name, job.file.name, sound.pixels, round(sound.seconds, 4), len(data), *times)
+
+
+def _summed(name: str, points: Sequence[Point]) -> Row:
+    sizes = {one: sum(point.bytes for point in points if point.set == one) for one in dict.fromkeys(p.set for p in points)}
+    seconds = sum(point.seconds for point in points)
+    speeds = (seconds / sum(getattr(point, f"{way}_seconds") for point in points) for way in ("encode", "decode"))
+    return Row(name, sizes, sum(sizes.values()), *speeds)
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Return the table; our rows in bold, sizes of sets against the reference where it was measured, else in bytes."""
+    reference = next((row for row in rows if row.name == REFERENCE), None)
+    sets = sorted(rows[0].sets)
+    lines = [
+        f"| codec | {' | '.join(sets)} | bytes | against {REFERENCE} | encode | decode |",
+        f"|---|{'---:|' * (len(sets) + 4)}",
+    ]
+    for row in rows:
+        name = f"**{row.name}**" if row.name.startswith(OURS) else row.name
+        cells = [_against(row.sets[one], reference.sets[one] if reference else None) for one in sets]
+        total = _against(row.bytes, reference.bytes if reference else None)
+        speeds = f"{row.encode_speed:.3g}× | {row.decode_speed:.3g}×"
+        lines.append(f"| {name} | {' | '.join(cells)} | {row.bytes:,} | {total} | {speeds} |")
+    return "\n".join(lines) + "\n"
+
+
+def _against(size: int, reference: int | None) -> str:
+    return f"{100 * (size / reference - 1):+.1f} %" if reference else f"{size:,}"
+
+
+def _write(
+    out: Path, rows: Sequence[Row], points: Sequence[Point], files: Mapping[str, list[Path]], jobs: int, docs: Path | None
+) -> None:
+    facts = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "files": {name: len(paths) for name, paths in files.items()},
+        "processor": processor(),
+        "processes": jobs,
+        "load_average": os.getloadavg()[0],
+        "versions": versions(),
+    }
+    content = {**facts, "rows": [asdict(row) for row in rows], "points": [asdict(point) for point in points]}
+    (out / "results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    each = {(point.set, point.file, point.key): point for point in points if point.row == rows[0].name}
+    lengths = {name: sum(point.seconds for point in each.values() if point.set == name) for name in files}
+    described = "; ".join(f"{name}: {len(paths)} files, {lengths[name]:.0f} s" for name, paths in files.items())
+    table = markdown_table(rows) + (
+        f"\n{described}. Speeds are seconds of sound per second, of one thread in each of {jobs} processes at once. "
+        f"{facts['date']}, {facts['processor']}, load average {facts['load_average']:.1f}.\n"
+    )
+    (out / "table.md").write_text(table, encoding="utf-8")
+    if docs is not None:
+        replace_section(docs, DOCS_BEGIN, DOCS_END, table)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="laconic.bench.audio_lossless", description=__doc__.partition("\n")[0] if __doc__ else None
+    )
+    parser.add_argument("--set", action="append", dest="sets", required=True, help="a set of files as NAME=FOLDER (repeat)")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the results and the cache")
+    parser.add_argument("--row", action="append", dest="rows", help=f"measure this row (repeat): {', '.join(ROWS)}")
+    parser.add_argument("--limit", type=int, help="only so many files of each set, spread evenly")
+    parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--docs", type=Path, help="Markdown file whose marked section is replaced")
+    return parser
+
+
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Run from the command line; prints the table and returns the exit code."""
+    return run_program(run, _parser(), arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
