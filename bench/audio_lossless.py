@@ -2,9 +2,9 @@
 
     python -m laconic.bench.audio_lossless --set speech=FOLDER --set drums=FOLDER -o OUT [--docs docs/benchmarks.md]
 
-writes `results.json` and `table.md` into OUT. Every file of the folders that libsndfile reads as integers is coded whole, decoded from
-the coded bytes, and compared sample by sample; sizes are of whole files. FLAC and WavPack are the programs of these names
-where they are installed (their times have reading, writing and starting in them); FLAC is given no padding, so that short files
+writes `results.json` and `table.md` into OUT. Every file of the folders that libsndfile reads as integers is coded whole,
+decoded from the coded bytes, and compared sample by sample; sizes are of whole files. FLAC and WavPack are the programs of
+these names where they are installed (their times have reading, writing and starting in them); FLAC is given no padding, so that short files
 do not pay for it. Points are kept in `OUT/points.jsonl`: an interrupted run continues.
 """
 
@@ -23,10 +23,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
-import soundfile
+import soundfile  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 
 from ..codecs import compress
 from ..codecs.codec import Progress
@@ -131,8 +133,8 @@ def _read(content: bytes | Path, bits: int) -> AudioSamples:
     """Return the samples [C, N] of a file that libsndfile reads."""
     source = io.BytesIO(content) if isinstance(content, bytes) else content
     samples, _ = soundfile.read(source, dtype="int32", always_2d=True)
-    integers: AudioSamples = np.ascontiguousarray(samples.T >> (32 - bits), np.int16 if bits <= 16 else np.int32)
-    return integers
+    integers: AudioSamples = np.ascontiguousarray(samples.T >> (32 - bits), np.int32)
+    return integers.astype(np.int16) if bits <= 16 else integers
 
 
 def _sndfile_flac(sound: Audio) -> Coded:
@@ -145,15 +147,16 @@ def _ffmpeg(codec: str, container: str) -> Callable[[Audio], Coded]:
     def code(sound: Audio) -> Coded:
         file, deep = io.BytesIO(), sound.bits > 16
         layout = "mono" if sound.shape[0] == 1 else sound.layout
-        samples = sound.array.astype(np.int32) << (32 - sound.bits) if deep else sound.array << (16 - sound.bits)
+        kind, spare = ("s32p", 32 - sound.bits) if deep else ("s16p", 16 - sound.bits)
+        samples = (sound.array.astype(np.int32) << spare).astype(np.int32 if deep else np.int16)
         with av.open(file, "w", format=container) as output:
-            stream = output.add_stream(codec, rate=sound.rate)
-            stream.format, stream.layout = "s32p" if deep else "s16p", layout
+            stream = cast(av.AudioStream, output.add_stream(codec, rate=sound.rate))
+            stream.codec_context.format, stream.codec_context.layout = av.AudioFormat(kind), av.AudioLayout(layout)
             stream.codec_context.open()
             size = stream.codec_context.frame_size or 4096
             for start in range(0, samples.shape[1], size):
                 part = np.ascontiguousarray(samples[:, start : start + size])
-                frame = av.AudioFrame.from_ndarray(part, format=stream.format.name, layout=layout)
+                frame = av.AudioFrame.from_ndarray(part, format=kind, layout=layout)
                 frame.sample_rate, frame.pts = sound.rate, start
                 output.mux(stream.encode(frame))
             output.mux(stream.encode(None))
@@ -163,10 +166,10 @@ def _ffmpeg(codec: str, container: str) -> Callable[[Audio], Coded]:
 
 
 def _decoded(data: bytes, bits: int) -> AudioSamples:
-    with av.open(io.BytesIO(data)) as source:
+    with av.open(io.BytesIO(data), "r") as source:
         frames = [frame.to_ndarray() for frame in source.decode(audio=0)]
-    planes = np.concatenate(frames, axis=1)
-    integers: AudioSamples = planes >> (32 - bits if planes.dtype == np.int32 else 16 - bits)
+    planes = cast(NDArray[np.int32], np.concatenate(frames, axis=1))
+    integers = planes >> (32 - bits if planes.dtype == np.int32 else 16 - bits)
     return integers
 
 
@@ -177,7 +180,9 @@ ROWS: dict[str, Callable[[Audio], Coded]] = {
         ("flac", "-8", "--totally-silent", "--no-padding", "--force", "IN", "-o", "OUT"),
         ("flac", "-d", "--totally-silent", "--force", "IN", "-o", "OUT"),
     ),
-    "wavpack -hx": _program(".wv", ("wavpack", "-hx", "-q", "-y", "IN", "-o", "OUT"), ("wvunpack", "-q", "-y", "IN", "-o", "OUT")),
+    "wavpack -hx": _program(
+        ".wv", ("wavpack", "-hx", "-q", "-y", "IN", "-o", "OUT"), ("wvunpack", "-q", "-y", "IN", "-o", "OUT")
+    ),
     "libsndfile flac, level 8": _sndfile_flac,
     "alac": _ffmpeg("alac", "ipod"),
     "tta": _ffmpeg("tta", "tta"),
@@ -195,10 +200,10 @@ def run(
     progress: Progress | None = None,
     docs: Path | None = None,
 ) -> list[Row]:
-    """Measure `rows` (default: all that are installed) on sets, each given as NAME=FOLDER, or on every n-th file of these.
+    """Measure `rows` (default: all that are installed) on sets, each given as NAME=FOLDER.
 
-    With `limit`, so many files of each set are taken, spread evenly. Writes `results.json` and `table.md` into `out`; `docs` names
-    a Markdown file whose marked section is replaced. Raises `InvalidSettings` for unknown rows and sets without files.
+    With `limit`, so many files of each set are taken, spread evenly. Writes `results.json` and `table.md` into `out`; `docs`
+    names a Markdown file whose marked section is replaced. Raises `InvalidSettings` for unknown rows and sets without files.
     """
     if unknown := sorted(set(rows or ()) - ROWS.keys()):
         raise InvalidSettings(f"there are no rows {', '.join(unknown)}; there are {', '.join(ROWS)}")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from numpy.typing import NDArray
 
+from laconic.bench import audio_lossless as bench
 from laconic.codecs import compress, container
 from laconic.codecs.audio.lossless_packets import decode_packet, encode_packet
 from laconic.codecs.errors import CorruptStream, InvalidSettings, LaconicError, UnsupportedMedia
@@ -229,8 +233,6 @@ def test_damaged_packets_raise_nothing_else(kind: str) -> None:
 
 
 def test_headers_that_contradict_themselves_are_refused() -> None:
-    from dataclasses import replace
-
     stream = container.read(there_and_back(melody(1000), 1000, packet=0.5))
     for params in ({17: 0}, {17: "x"}, {17: 100}, {16: 0, 17: 500}, {16: 10, 17: 500}):
         with pytest.raises(CorruptStream):
@@ -239,3 +241,28 @@ def test_headers_that_contradict_themselves_are_refused() -> None:
 
 def test_the_golden_sound_is_what_it_was() -> None:
     assert sound().array.shape == (2, 3000)
+
+
+def test_the_benchmark_counts_whole_files(tmp_path: Path) -> None:
+    rows = ["audio-lossless -e 1", "libsndfile flac, level 8", "alac", "tta"]
+    (tmp_path / "set").mkdir()
+    clips = {"a.wav": melody(5000, 2), "b.wav": melody(4000, 1, 24)}
+    for name, array in clips.items():
+        shift = 16 if array.dtype == np.int16 else 8
+        samples = array.astype(np.int32).T << shift
+        soundfile.write(tmp_path / "set" / name, samples, 44_100, "PCM_16" if shift == 16 else "PCM_24")
+    (tmp_path / "set" / "notes.txt").write_text("no sound")
+    docs = tmp_path / "docs.md"
+    docs.write_text(f"{bench.DOCS_BEGIN}\n{bench.DOCS_END}\n")
+    found = bench.run(tmp_path / "out", [f"clips={tmp_path / 'set'}"], rows=rows, docs=docs)
+    ours = [
+        compress.encode(Audio.of(array, 44_100, 24 if array.dtype == np.int32 else 16), CODEC, {"effort": 1}).data
+        for array in clips.values()
+    ]
+    row = next(row for row in found if row.name == rows[0])
+    assert row.bytes == row.sets["clips"] == sum(map(len, ours))
+    assert [row.bytes for row in found] == sorted(row.bytes for row in found)
+    table = docs.read_text()
+    assert all(name in table for name in rows) and "clips: 2 files" in table
+    with pytest.raises(InvalidSettings):
+        bench.run(tmp_path / "out", [str(tmp_path)], rows=rows)

@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import cast
 
 import numpy as np
 from pydantic import Field
@@ -104,11 +105,11 @@ def _packets(signal: Audio, length: int) -> Iterator[AudioSamples]:
         blocks.append(block)
         held += block.shape[1]
         while held >= length:
-            joined = np.concatenate(blocks, axis=1)
+            joined = cast(AudioSamples, np.concatenate(blocks, axis=1))
             yield joined[:, :length]
             blocks, held = deque([joined[:, length:]]), held - length
     if held:
-        yield np.concatenate(blocks, axis=1)
+        yield cast(AudioSamples, np.concatenate(blocks, axis=1))
 
 
 def _each(packets: Iterator[AudioSamples], bits: int, effort: int) -> Iterator[bytes]:

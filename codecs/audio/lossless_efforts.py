@@ -29,26 +29,24 @@ class Effort:
         return new_model(channels, self.distributions, self.contexts, self.sets)
 
 
+BLEND, NARROW, CASCADE = (0, 1.0), (0, 2.2), (1, 1.0)  # distributions; those of least squares have the numbers from 2
+FIRST, SECOND, THIRD, FOURTH, FIFTH = ((2 + k, 1.0) for k in range(5))
+SHORT = (Filter(32, 0.02), Filter(16, 0.02))
+LONG = (Filter(256, 0.02), *SHORT)
+LONGER = (Filter(1024, 0.02), Filter(256, 0.02), Filter(16, 0.02))
+LONGEST = (Filter(2048, 0.02), *LONG)
+THREE = (SquaresFit(16, 16, 0.998, 8), SquaresFit(8, 4, 0.98, 8), SquaresFit(2, 1, 0.9, 1))
+FOUR = (SquaresFit(20, 16, 0.999, 8), SquaresFit(16, 8, 0.995, 8), SquaresFit(8, 4, 0.98, 4), SquaresFit(3, 1, 0.93, 1))
+FIVE = (*FOUR, SquaresFit(32, 16, 0.9998, 16))
+
 EFFORTS = {
-    1: Effort((SquaresFit(8, 4, 0.998, 32),), (Filter(16, 0.005),), 1, 0, 1),
-    2: Effort((SquaresFit(12, 4, 0.998, 32),), (Filter(32, 0.005),), 2, 2, 1),
-    3: Effort((SquaresFit(16, 8, 0.998, 32),), (Filter(32, 0.005), Filter(16, 0.005)), 2, 2, 1),
-    4: Effort((SquaresFit(16, 8, 0.998, 16),), (Filter(256, 0.005), Filter(32, 0.005), Filter(16, 0.005)), 3, 4, 2),
-    5: Effort((SquaresFit(16, 8, 0.998, 8),), (Filter(256, 0.005), Filter(32, 0.005), Filter(16, 0.005)), 4, 6, 3),
-    6: Effort((SquaresFit(24, 8, 0.999, 8),), (Filter(256, 0.005), Filter(32, 0.005), Filter(16, 0.005)), 4, 6, 3),
-    7: Effort((SquaresFit(32, 16, 0.999, 8),), (Filter(256, 0.005), Filter(32, 0.005), Filter(16, 0.005)), 4, 6, 3),
-    8: Effort(
-        (SquaresFit(32, 16, 0.9995, 8), SquaresFit(16, 8, 0.998, 8)),
-        (Filter(256, 0.005), Filter(32, 0.005), Filter(16, 0.005)),
-        5,
-        6,
-        3,
-    ),
-    9: Effort(
-        (SquaresFit(32, 16, 0.9995, 4), SquaresFit(16, 8, 0.998, 4)),
-        (Filter(1024, 0.005), Filter(256, 0.005), Filter(32, 0.005), Filter(16, 0.005)),
-        5,
-        6,
-        3,
-    ),
+    1: Effort((SquaresFit(8, 4, 0.998, 32),), SHORT[1:], (BLEND,), 0, 1),
+    2: Effort((SquaresFit(8, 4, 0.998, 32), SquaresFit(2, 1, 0.9, 4)), SHORT[1:], (BLEND, SECOND), 0, 1),
+    3: Effort((SquaresFit(16, 8, 0.998, 32), SquaresFit(2, 1, 0.9, 4)), SHORT, (BLEND, NARROW, SECOND), 2, 1),
+    4: Effort((SquaresFit(16, 16, 0.998, 16), SquaresFit(2, 1, 0.9, 1)), LONG, (BLEND, NARROW, CASCADE, FIRST, SECOND), 4, 2),
+    5: Effort(THREE, LONG, (BLEND, NARROW, CASCADE, FIRST, SECOND, THIRD), 6, 3),
+    6: Effort(THREE, LONGER, (BLEND, NARROW, CASCADE, FIRST, SECOND, THIRD), 6, 3),
+    7: Effort(FOUR, LONG, (BLEND, NARROW, CASCADE, FIRST, SECOND, THIRD, FOURTH), 6, 3),
+    8: Effort(FOUR, LONGER, (BLEND, NARROW, CASCADE, FIRST, SECOND, THIRD, FOURTH), 6, 3),
+    9: Effort(FIVE, LONGEST, (BLEND, NARROW, CASCADE, FIRST, SECOND, THIRD, FOURTH, FIFTH), 6, 3),
 }

@@ -2,8 +2,8 @@
 
 Integers are coded by `lossless_coder` after what is simple is taken off: constant channels, channels that equal another,
 a step that all values are multiples of (16 bits in 24), and lists of values where few are used (companded sound). Samples of
-float32 become integers of up to 24 bits by a common exponent, and the bits that this leaves out; files that were integers once have none.
-What would be larger than the samples themselves is stored as it is.
+float32 become integers of up to 24 bits by a common exponent, and the bits that this leaves out, of which files that were
+integers once have none. What would be larger than the samples themselves is stored as it is.
 """
 
 from __future__ import annotations
@@ -253,7 +253,12 @@ def _read_list(reader: Reader, samples: int) -> Channel:
 
 
 def _run(
-    values: Integers, channels: Sequence[Channel], effort: int, coder: NDArray[np.int64], coded: NDArray[np.uint8], decoding: bool
+    values: Integers,
+    channels: Sequence[Channel],
+    effort: int,
+    coder: NDArray[np.int64],
+    coded: NDArray[np.uint8],
+    decoding: bool,
 ) -> None:
     """Code the values [C, N] of all channels."""
     lowest, highest = (np.array([getattr(one, name) for one in channels], np.int64) for name in ("lowest", "highest"))

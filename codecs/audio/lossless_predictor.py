@@ -4,8 +4,8 @@ For every sample of every channel, in this order:
 
 1. *Least squares.* A linear combination of the channel's own last samples and of those of up to two other channels, the current
    ones too where they are coded already (which is what stereo prediction is). The weights solve the normal equations over all
-   samples so far, those further back weighted less by `decay` for each sample; they are solved anew every few samples. There may
-   be several of these; the first leads.
+   samples so far, those further back weighted less by `decay` for each sample; they are solved anew every few samples. There
+   may be several of these; the first leads.
 2. *Cascade.* Normalised least-mean-squares filters, long ones first, each predicting what the one before missed from what it
    missed earlier (as in Monkey's Audio and in Sac, with sums that are weighted here by each filter's own energy).
 3. *Blend.* What all of this gives together is corrected by one more least-squares fit, of the filters' outputs and of the
