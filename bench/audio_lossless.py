@@ -4,8 +4,8 @@
 
 writes `results.json` and `table.md` into OUT. Every file of the folders that libsndfile reads as integers is coded whole,
 decoded from the coded bytes, and compared sample by sample; sizes are of whole files. FLAC and WavPack are the programs of
-these names where they are installed (their times have reading, writing and starting in them); FLAC is given no padding, so that short files
-do not pay for it. Points are kept in `OUT/points.jsonl`: an interrupted run continues.
+these names where they are installed (their times have reading, writing and starting in them); FLAC is given no padding, so that
+short files do not pay for it. Points are kept in `OUT/points.jsonl`: an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -141,13 +141,14 @@ def _sndfile_flac(sound: Audio) -> Coded:
     return _written(sound, "FLAC", compression_level=1.0), lambda data: _read(data, sound.bits)
 
 
-def _ffmpeg(codec: str, container: str) -> Callable[[Audio], Coded]:
+def _ffmpeg(codec: str, container: str, planar: bool) -> Callable[[Audio], Coded]:
     """Return what codes with an encoder of FFmpeg."""
 
     def code(sound: Audio) -> Coded:
         file, deep = io.BytesIO(), sound.bits > 16
         layout = "mono" if sound.shape[0] == 1 else sound.layout
-        kind, spare = ("s32p", 32 - sound.bits) if deep else ("s16p", 16 - sound.bits)
+        kind, spare = ("s32", 32 - sound.bits) if deep else ("s16", 16 - sound.bits)
+        kind += "p" if planar else ""
         samples = (sound.array.astype(np.int32) << spare).astype(np.int32 if deep else np.int16)
         with av.open(file, "w", format=container) as output:
             stream = cast(av.AudioStream, output.add_stream(codec, rate=sound.rate))
@@ -156,6 +157,7 @@ def _ffmpeg(codec: str, container: str) -> Callable[[Audio], Coded]:
             size = stream.codec_context.frame_size or 4096
             for start in range(0, samples.shape[1], size):
                 part = np.ascontiguousarray(samples[:, start : start + size])
+                part = part if planar else np.ascontiguousarray(part.T).reshape(1, -1)
                 frame = av.AudioFrame.from_ndarray(part, format=kind, layout=layout)
                 frame.sample_rate, frame.pts = sound.rate, start
                 output.mux(stream.encode(frame))
@@ -167,7 +169,10 @@ def _ffmpeg(codec: str, container: str) -> Callable[[Audio], Coded]:
 
 def _decoded(data: bytes, bits: int) -> AudioSamples:
     with av.open(io.BytesIO(data), "r") as source:
-        frames = [frame.to_ndarray() for frame in source.decode(audio=0)]
+        frames = [
+            frame.to_ndarray() if frame.format.is_planar else frame.to_ndarray().reshape(-1, frame.layout.nb_channels).T
+            for frame in source.decode(audio=0)
+        ]
     planes = cast(NDArray[np.int32], np.concatenate(frames, axis=1))
     integers = planes >> (32 - bits if planes.dtype == np.int32 else 16 - bits)
     return integers
@@ -184,8 +189,8 @@ ROWS: dict[str, Callable[[Audio], Coded]] = {
         ".wv", ("wavpack", "-hx", "-q", "-y", "IN", "-o", "OUT"), ("wvunpack", "-q", "-y", "IN", "-o", "OUT")
     ),
     "libsndfile flac, level 8": _sndfile_flac,
-    "alac": _ffmpeg("alac", "ipod"),
-    "tta": _ffmpeg("tta", "tta"),
+    "alac": _ffmpeg("alac", "ipod", planar=True),
+    "tta": _ffmpeg("tta", "tta", planar=False),
 }
 PROGRAMS = {"flac -8": ("flac",), "wavpack -hx": ("wavpack", "wvunpack")}
 

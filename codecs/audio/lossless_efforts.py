@@ -41,8 +41,8 @@ FIVE = (*FOUR, SquaresFit(32, 16, 0.9998, 16))
 
 EFFORTS = {
     1: Effort((SquaresFit(8, 4, 0.998, 32),), SHORT[1:], (BLEND,), 0, 1),
-    2: Effort((SquaresFit(8, 4, 0.998, 32), SquaresFit(2, 1, 0.9, 4)), SHORT[1:], (BLEND, SECOND), 0, 1),
-    3: Effort((SquaresFit(16, 8, 0.998, 32), SquaresFit(2, 1, 0.9, 4)), SHORT, (BLEND, NARROW, SECOND), 2, 1),
+    2: Effort((SquaresFit(12, 12, 0.998, 32),), SHORT, (BLEND, NARROW), 0, 1),
+    3: Effort((SquaresFit(16, 16, 0.998, 32),), (Filter(256, 0.02), Filter(16, 0.02)), (BLEND, NARROW, FIRST), 2, 1),
     4: Effort((SquaresFit(16, 16, 0.998, 16), SquaresFit(2, 1, 0.9, 1)), LONG, (BLEND, NARROW, CASCADE, FIRST, SECOND), 4, 2),
     5: Effort(THREE, LONG, (BLEND, NARROW, CASCADE, FIRST, SECOND, THIRD), 6, 3),
     6: Effort(THREE, LONGER, (BLEND, NARROW, CASCADE, FIRST, SECOND, THIRD), 6, 3),

@@ -65,7 +65,7 @@ def join_floats(integers: Integers, largest: int, beside: bytes) -> NDArray[np.f
         raise CorruptStream("a packet's samples are no floating-point numbers")
     left_out, rest = _left_out(integers), np.zeros(integers.shape, np.int64)
     if beside:
-        coded = np.frombuffer(beside, np.uint8)
+        coded = np.frombuffer(bytearray(beside), np.uint8)
         coder, flat = start_decoding(coded), rest.reshape(-1)
         _code_rest(flat, left_out.reshape(-1), new_contexts(CONTEXTS), coder, coded, True)
         finish_decoding(coder, coded)

@@ -216,7 +216,7 @@ def _decode_integers(reader: Reader, shape: tuple[int, int], effort: int) -> Int
             channels[c] = _read_list(reader, shape[1])
         else:
             raise CorruptStream(f"there is no kind {kind} of channels")
-    coded = np.frombuffer(reader.rest(), np.uint8)
+    coded = np.frombuffer(bytearray(reader.rest()), np.uint8)  # writable, as one kernel serves both ways
     if channels:
         values = np.zeros((len(channels), shape[1]), np.int32)
         coder = start_decoding(coded)
