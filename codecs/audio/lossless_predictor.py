@@ -32,7 +32,7 @@ Integers = NDArray[np.int64]
 
 SPAN = 4096  # samples of history between moves back to the beginning
 LANES = 8
-BLEND_DECAY, BLEND_RIDGE = 0.9995, 1.0
+BLEND_DECAY, BLEND_RIDGE = 0.998, 1.0
 LARGEST = 1e9  # beyond it predictions count as failed, so that nothing becomes infinite
 
 
