@@ -37,12 +37,12 @@ STORED, CODED, FLOATS = 0, 1, 2  # the first byte of a packet, after the checksu
 PLAIN, CONSTANT, COPY, STEPPED, LISTED = 0, 1, 2, 3, 4  # the first byte of a channel
 LOWEST, HIGHEST = -(2**24), 2**24 - 1  # of integers that are coded
 FEW = 8  # times that a value of a list is used, at least, on average
-SPARSE = 0.75  # share of the values between the lowest and the highest that are used, below which they may be listed
+SPARSE = 0.9  # share of the values between the quartiles that are used, below which lists are tried
 
 Integers = NDArray[np.int32]
 
 
-class Reader:
+class _Reader:
     """Takes parts of a packet from its front; raises `TruncatedStream` where there is too little."""
 
     def __init__(self, content: bytes) -> None:
@@ -73,7 +73,7 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Channel:
+class _Channel:
     """How values that the kernel codes, of lowest..highest, become one channel's samples.
 
     A value v stands for `offset` + `step` * v, or for entry v of a list.
@@ -109,7 +109,7 @@ def encode_packet(samples: AudioSamples, bits: int, effort: int) -> bytes:
 
 def decode_packet(coded: bytes, shape: tuple[int, int], bits: int, effort: int) -> AudioSamples:
     """Return the samples [C, N]; raises `CorruptStream`."""
-    reader = Reader(coded)
+    reader = _Reader(coded)
     try:
         checksum, way = reader.take(2), reader.byte()
         samples = _decode_way(reader, way, shape, bits, effort)
@@ -120,7 +120,7 @@ def decode_packet(coded: bytes, shape: tuple[int, int], bits: int, effort: int) 
     return samples
 
 
-def _decode_way(reader: Reader, way: int, shape: tuple[int, int], bits: int, effort: int) -> AudioSamples:
+def _decode_way(reader: _Reader, way: int, shape: tuple[int, int], bits: int, effort: int) -> AudioSamples:
     dtype = dtype_of_bits(bits)
     if way == FLOATS and bits == 32:
         largest, beside = reader.byte(), reader.take(reader.integer(0, 2**31 - 1))
@@ -160,8 +160,30 @@ def _checksum(samples: AudioSamples) -> bytes:
 
 
 def _encode_integers(samples: Integers, effort: int) -> bytes:
+    """Code integers [C, N], with lists of values where these make it shorter."""
+    sparse = [_is_sparse(line) for line in samples]
+    plain = _encode_channels(samples, [False] * len(sparse), effort)
+    return min(plain, _encode_channels(samples, sparse, effort), key=len) if any(sparse) else plain
+
+
+def _is_sparse(line: Integers) -> bool:
+    """Whether few of the values of a channel occur: not only far from the others, where any sound has gaps."""
+    used = np.unique(line)
+    if used.size < 2 or FEW * used.size > line.size:
+        return False
+    low, high = np.quantile(line, (0.25, 0.75), method="nearest")
+    possible = (int(high) - int(low)) // _step(used) + 1
+    return bool(np.count_nonzero((used >= low) & (used <= high)) < SPARSE * possible)
+
+
+def _step(used: Integers) -> int:
+    """Return what the differences between values are multiples of."""
+    return int(np.gcd.reduce(np.diff(used)))
+
+
+def _encode_channels(samples: Integers, listed: Sequence[bool], effort: int) -> bytes:
     """Code integers [C, N]: how each channel is coded, then the values of those that are, together."""
-    head, values, channels = b"", list[Integers](), list[Channel]()
+    head, values, channels = b"", list[Integers](), list[_Channel]()
     for c, line in enumerate(samples):
         copied = next((j for j in range(c) if np.array_equal(samples[j], line)), None)
         if copied is not None:
@@ -169,7 +191,7 @@ def _encode_integers(samples: Integers, effort: int) -> bytes:
         elif (line == line[0]).all():
             head += bytes([CONSTANT]) + _four(int(line[0]))
         else:
-            header, channel, coded = _analysed(line)
+            header, channel, coded = _analysed(line, listed[c])
             head += header
             channels.append(channel)
             values.append(coded)
@@ -181,27 +203,27 @@ def _encode_integers(samples: Integers, effort: int) -> bytes:
     return head + out[: finish_encoding(coder, out)].tobytes()
 
 
-def _analysed(line: Integers) -> tuple[bytes, Channel, Integers]:
+def _analysed(line: Integers, listed: bool) -> tuple[bytes, _Channel, Integers]:
     """Return how to code a channel that is not constant: its header, and its values."""
     used = np.unique(line)
     low, high = int(used[0]), int(used[-1])
-    step = int(np.gcd.reduce(np.diff(used)))
-    if used.size < SPARSE * ((high - low) // step + 1) and FEW * used.size <= line.size:
+    step = _step(used)
+    if listed:
         gaps = encode_integers(np.diff(used) - 1)
         header = bytes([LISTED]) + _four(low) + _four(used.size) + _four(len(gaps)) + gaps
-        return header, Channel(0, used.size - 1, listed=used), np.searchsorted(used, line).astype(np.int32)
+        return header, _Channel(0, used.size - 1, listed=used), np.searchsorted(used, line).astype(np.int32)
     offset = low % step
-    channel = Channel((low - offset) // step, (high - offset) // step, step, offset)
+    channel = _Channel((low - offset) // step, (high - offset) // step, step, offset)
     header = _four(channel.lowest) + _four(channel.highest)
     if step == 1:
         return bytes([PLAIN]) + header, channel, line
     return bytes([STEPPED]) + header + _four(step) + _four(offset), channel, (line - offset) // step
 
 
-def _decode_integers(reader: Reader, shape: tuple[int, int], effort: int) -> Integers:
+def _decode_integers(reader: _Reader, shape: tuple[int, int], effort: int) -> Integers:
     """Return the integers [C, N]."""
     samples = np.zeros(shape, np.int32)
-    channels, copies = dict[int, Channel](), dict[int, int]()
+    channels, copies = dict[int, _Channel](), dict[int, int]()
     for c in range(shape[0]):
         kind = reader.byte()
         if kind == CONSTANT:
@@ -231,30 +253,30 @@ def _decode_integers(reader: Reader, shape: tuple[int, int], effort: int) -> Int
     return samples
 
 
-def _read_range(reader: Reader, stepped: bool) -> Channel:
+def _read_range(reader: _Reader, stepped: bool) -> _Channel:
     lowest = reader.integer(LOWEST, HIGHEST - 1)
     highest = reader.integer(lowest + 1, HIGHEST)
     if not stepped:
-        return Channel(lowest, highest)
+        return _Channel(lowest, highest)
     step = reader.integer(2, HIGHEST - LOWEST)
     offset = reader.integer(0, step - 1)
     if offset + step * lowest < LOWEST or offset + step * highest > HIGHEST:
         raise CorruptStream("a channel has samples of more than 25 bits")
-    return Channel(lowest, highest, step, offset)
+    return _Channel(lowest, highest, step, offset)
 
 
-def _read_list(reader: Reader, samples: int) -> Channel:
+def _read_list(reader: _Reader, samples: int) -> _Channel:
     low, count = reader.integer(LOWEST, HIGHEST), reader.integer(2, max(samples // FEW, 2))
     gaps = decode_integers(reader.take(reader.integer(0, 2**31 - 1)), count - 1)
     listed = low + np.concatenate([[0], np.cumsum(gaps.astype(np.int64) + 1)])
     if gaps.min() < 0 or listed[-1] > HIGHEST:
         raise CorruptStream("a channel's values do not ascend, or have more than 25 bits")
-    return Channel(0, count - 1, listed=listed.astype(np.int32))
+    return _Channel(0, count - 1, listed=listed.astype(np.int32))
 
 
 def _run(
     values: Integers,
-    channels: Sequence[Channel],
+    channels: Sequence[_Channel],
     effort: int,
     coder: NDArray[np.int64],
     coded: NDArray[np.uint8],
