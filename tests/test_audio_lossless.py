@@ -240,7 +240,7 @@ def test_headers_that_contradict_themselves_are_refused() -> None:
 
 
 def test_the_golden_sound_is_what_it_was() -> None:
-    assert sound().array.shape == (2, 3000)
+    assert sound().array.shape == (2, 5000) and sound().array[:, -1].any()
 
 
 def test_the_benchmark_counts_whole_files(tmp_path: Path) -> None:

@@ -60,13 +60,13 @@ SMALL = {"image-circuit-digits": "digits", "image-circuit-fashion": "clothes"}  
 
 
 def sound(name: str = "") -> Audio:
-    """The sound in a stream: stereo of 3000 samples, two tones made by integer arithmetic alone, and noise."""
-    state, waves = 1, np.zeros((2, 3000), np.int64)
+    """The sound in a stream: stereo of 5000 samples (500 of float32), two tones made by integers alone, and a little noise."""
+    state, waves = 1, np.zeros((2, 500 if name.endswith("float") else 5000), np.int64)
     a, b = [0, 3000], [0, 900]  # resonators: x[n + 1] = 2 cos(w) x[n] - x[n - 1]
     for n in range(waves.shape[1]):
         state = (state * 1_103_515_245 + 12_345) % 2**31
         a, b = [a[1], a[1] * 253 // 128 - a[0]], [b[1], b[1] * 180 // 128 - b[0]]
-        waves[:, n] = a[1] + b[1] + (state >> 16) % 64, a[0] - b[1] + (state >> 22) % 64
+        waves[:, n] = a[1] + b[1] + (state >> 16) % 2, a[0] - b[1] + (state >> 22) % 2
     integers = np.clip(waves, -32768, 32767).astype(np.int16)
     return Audio.of(integers.astype(np.float32) / np.float32(3), 8000) if name.endswith("float") else Audio.of(integers, 8000)
 
