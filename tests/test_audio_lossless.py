@@ -234,6 +234,9 @@ def test_damaged_packets_raise_nothing_else(kind: str) -> None:
 
 def test_headers_that_contradict_themselves_are_refused() -> None:
     stream = container.read(there_and_back(melody(1000), 1000, packet=0.5))
+    endless = replace(stream, shape=(1, 2**40), chunks=stream.chunks[:1], params={})
+    with pytest.raises(CorruptStream):
+        compress.decode(container.write(endless), whole=False)
     for params in ({17: 0}, {17: "x"}, {17: 100}, {16: 0, 17: 500}, {16: 10, 17: 500}):
         with pytest.raises(CorruptStream):
             compress.decode(container.write(replace(stream, params=params)))

@@ -28,6 +28,7 @@ __all__ = ["AudioLossless", "AudioLosslessSettings"]
 PARAM_EFFORT, PARAM_PACKET = 16, 17
 DEFAULT_EFFORT, HIGHEST_EFFORT = 5, 9
 DEFAULT_SECONDS = 10.0
+LARGEST_PACKET = 2**24  # samples of all channels: what memory a packet takes depends on it
 
 
 class AudioLosslessSettings(CodecSettings):
@@ -39,7 +40,7 @@ class AudioLosslessSettings(CodecSettings):
     packet: float = Field(
         DEFAULT_SECONDS,
         ge=0.1,
-        le=600,
+        le=60,
         description="seconds of a packet, which seeking decodes and damage costs: shorter ones make larger files",
     )
 
@@ -60,7 +61,7 @@ class AudioLossless:
     def encode(self, signal: Audio, settings: AudioLosslessSettings, progress: Progress | None = None) -> Stream:
         """Compress sound, packets on all cores; raises `UnsupportedMedia` for samples of more bits than it says."""
         channels, count = signal.source.shape
-        length = max(round(settings.packet * signal.rate), 1)
+        length = min(max(round(settings.packet * signal.rate), 1), LARGEST_PACKET // channels)
         if progress and not is_ready(code_samples):
             progress(0.0, "preparing kernels, which takes a while the first time")
         chunks = list[bytes]()
@@ -82,8 +83,8 @@ class AudioLossless:
             raise CorruptStream(f"audio-lossless has no version {stream.version} of what is no sound")
         channels, count = stream.shape
         length = stream.params.get(PARAM_PACKET, max(count, 1))
-        if type(length) is not int or not 0 < length <= 2**40:
-            raise CorruptStream(f"the length of a packet is {length!r}")
+        if type(length) is not int or not 0 < length <= LARGEST_PACKET // channels:
+            raise CorruptStream(f"the length of a packet is {length!r}, not 1 to {LARGEST_PACKET // channels}")
         if len(stream.chunks) != max(-(-count // length), 1):
             raise CorruptStream(f"{count} samples in packets of {length} are not {len(stream.chunks)} packets")
         bits = stream.bit_depth
