@@ -15,9 +15,12 @@ import pytest
 import typer.main
 
 from laconic.cli import app, main
+from laconic.codecs import media
 from laconic.codecs.container import is_laconic
 from laconic.codecs.registry import codec_ids
 from laconic.demo import running_service
+
+from .clips import clip
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -47,8 +50,9 @@ def section(title: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the `photo.png` that the README's examples speak of."""
+    """A working folder with the `photo.png` and `clip.mp4` that the README's examples speak of."""
     shutil.copy(ROOT / "tests" / "media" / "photograph.png", tmp_path / "photo.png")
+    (tmp_path / "clip.mp4").write_bytes(media.write(clip(24, 96, 128), "mp4"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
