@@ -28,6 +28,8 @@ CODEC_NUMBERS = {
     "av1": 9,
     "hevc": 10,
     "h264": 11,
+    "flac": 14,
+    "opus": 15,
 }
 
 _CODEC_NAMES = {number: name for name, number in CODEC_NUMBERS.items()}

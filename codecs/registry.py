@@ -23,6 +23,8 @@ CODECS: dict[str, str] = {
     "av1": "laconic.codecs.video.av1:Av1",
     "hevc": "laconic.codecs.video.hevc:Hevc",
     "h264": "laconic.codecs.video.h264:H264",
+    "flac": "laconic.codecs.audio.flac:Flac",
+    "opus": "laconic.codecs.audio.opus:Opus",
 }
 
 

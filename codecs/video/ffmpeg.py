@@ -20,7 +20,7 @@ from av.video.reformatter import Interpolation
 from ..errors import CorruptStream, LaconicError, UnsupportedMedia
 from ..signals import Colour, Samples
 
-__all__ = ["MATRICES", "decode_frames", "encode_frames", "failures_are", "frame_of_rgb", "is_deep", "rgb_of_frame", "tagged"]
+__all__ = ["MATRICES", "decode_frames", "encode_frames", "failures_are", "frame_of_rgb", "is_deep", "parts_of", "rgb_of_frame", "tagged", "varint"]
 
 RGB, BT709, NOT_SAID, FCC, BT601_625, BT601_525, SMPTE240, BT2020 = 0, 1, 2, 4, 5, 6, 7, 9  # matrices of ITU-T H.273
 MATRICES = {BT709: 1, NOT_SAID: 5, FCC: 4, BT601_625: 5, BT601_525: 5, SMPTE240: 7, BT2020: 9}  # as swscale numbers them
@@ -78,7 +78,7 @@ def encode_frames(
             packets += context.encode(picture)
         packets += context.encode(None)
         parts = [context.extradata or b"", *(stripped(bytes(packet)) for packet in packets)]
-        return b"".join(_varint(len(part)) + part for part in parts)
+        return b"".join(varint(len(part)) + part for part in parts)
 
 
 def decode_frames(
@@ -92,7 +92,7 @@ def decode_frames(
     count, height, width = shape[:3]
     given = 0
     with failures_are(CorruptStream, "the encoded frames are damaged"):
-        extradata, *packets = _parts(blob)
+        extradata, *packets = parts_of(blob)
         context = cast(Any, av.CodecContext.create(decoder, "r"))
         context.thread_count, context.height, context.width = threads, height, width  # of which some streams say nothing
         # A decoder takes the memory of whole blocks, so that a frame may be larger than it looks.
@@ -167,7 +167,7 @@ def _first_and_all(frames: Iterable[Samples]) -> tuple[Samples, Iterator[Samples
     return first, itertools.chain([first], rest)
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
@@ -176,7 +176,7 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _parts(blob: bytes) -> list[bytes]:
+def parts_of(blob: bytes) -> list[bytes]:
     """Return the parts of a blob, each of which has its length before it."""
     parts, at = [], 0
     while at < len(blob):

@@ -24,7 +24,7 @@ from ..signals import TICKS, Colour, Video
 from .ffmpeg import failures_are, frame_of_rgb, tagged
 from .soundtrack import BITEXACT, sound_for
 
-__all__ = ["WRITERS", "Encoding", "write", "write_to"]
+__all__ = ["WRITERS", "Encoding", "Target", "write", "write_to"]
 
 os.environ.setdefault("SVT_LOG", "0")  # SVT-AV1 writes to standard error by itself, and can be told otherwise only here
 Writer = Callable[[Video, BinaryIO, int], None]  # of a video to an open file at a quality
@@ -81,7 +81,7 @@ def _encoded(encoding: Encoding) -> Writer:
     """Return what writes videos in a container."""
 
     def make(video: Video, file: BinaryIO, quality: int) -> None:
-        target = _Target(file)
+        target = Target(file)
         with (
             target.failing_first(),
             failures_are(UnsupportedMedia, f"{encoding.encoder} does not write this video"),
@@ -103,7 +103,7 @@ def _encoded(encoding: Encoding) -> Writer:
     return make
 
 
-class _Target:
+class Target:
     """An open file as PyAV uses it, which must not see its name or close it, and loses what it raises."""
 
     def __init__(self, file: BinaryIO) -> None:
