@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
-import soundfile
+import soundfile  # type: ignore[import-untyped]
 from pydantic import Field
 
 from ..codec import CodecSettings, Progress, Stream

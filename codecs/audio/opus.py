@@ -1,8 +1,8 @@
 """`opus`: Opus (RFC 6716) by libopus. One encoder runs through all of the sound; chunks of ten seconds decode apart.
 
 A decoder that begins in the middle needs some packets before those that count, until it is where the encoder was: each chunk
-repeats the packets of the 160 ms before it (twice what RFC 7845 asks for in section 4.6; then nothing is left to measure). Sound of
-another rate than 48 kHz is resampled on both sides, which needs a little beside the chunk too.
+repeats the packets of the 160 ms before it (twice what RFC 7845 asks for in section 4.6; then nothing is left to measure). Sound
+of another rate than 48 kHz is resampled on both sides, which needs a little beside the chunk too.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from typing import Any, Literal, Self, cast
 
 import av
 import numpy as np
-import soxr
+import soxr  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ..codec import CodecSettings, Progress, Stream
-from ..errors import CorruptStream, InvalidSettings, UnsupportedMedia
+from ..errors import CorruptStream, UnsupportedMedia
 from ..signals import Audio, AudioSamples
 from ..sources import LAYOUTS, dtype_of_bits
-from ..targets import Target
 from ..video.ffmpeg import failures_are, parts_of, varint
 from .samples import PacketSamples, audio_of_packets, packets_of
 from .writers import OPUS_LAYOUTS, kbps_of
@@ -41,7 +40,6 @@ FRAME, DELAY, APART = 16, 17, 18  # parameters: samples of a frame, of the encod
 DEFAULT_FRAME, DEFAULT_DELAY = 960, 312
 LONG_BELOW = 12.0  # kbit/s a channel: frames are longer, as their lengths and headers weigh more
 MOST_KBPS = 256  # a channel
-TRIES, NEAR = 4, 0.98  # to meet a target: encodings, and the part of it that is near enough
 # Streams and pairs of channels among them, and which channel each is: as libopus orders 1 to 8 channels (RFC 7845, 5.1.1).
 STREAMS = ((1, 0), (1, 1), (2, 1), (2, 2), (3, 2), (4, 2), (4, 3), (5, 3))
 ORDERS = ("0", "01", "021", "0123", "04123", "041235", "0412356", "06123457")
@@ -91,39 +89,20 @@ class Opus:
 
     def encode(self, signal: Audio, settings: OpusSettings, progress: Progress | None = None) -> Stream:
         """Compress sound, reading it once; raises `UnsupportedMedia` for rates that are not taken."""
-        kbps = settings.kbps or kbps_of(settings.quality, signal.shape[0])
-        return self._encode(signal, settings, kbps, progress)
-
-    def encode_to(self, signal: Audio, settings: OpusSettings, target: Target, progress: Progress | None = None) -> Stream:
-        """Compress to a size, of which at least 98 % are used where Opus can; raises `InvalidSettings` for other targets."""
-        most = target.max_bytes(signal.pixels)
-        if most is None:
-            raise InvalidSettings(f"a target of {target} is not for sound: give kbps, bytes or bpp")
-        if settings.kbps is not None:
-            raise InvalidSettings(f"kbps contradicts a target of {target}: give one of the two")
-        beside = 64 + sum(map(len, signal.metadata.values()))
-        lowest, highest = 6.0 * 0.5, float(MOST_KBPS * signal.shape[0])
-        room = max(1, most - beside)
-        kbps, best, smallest = 8 * room / 1000 / max(signal.seconds, 1e-3), None, 2**63
-        low, high = lowest, highest
-        for number in range(TRIES):
-            kbps = min(max(kbps, low), high)
-            shared = progress and _share(progress, number)
-            stream = self._encode(signal, settings, kbps, shared)
-            size = sum(len(chunk) + 10 for chunk in stream.chunks)
-            smallest = min(smallest, size + beside)
-            if size <= room:
-                best, low = stream, kbps
-            else:
-                high = kbps
-            if (NEAR * room <= size <= room) or (size <= room and kbps >= highest) or (size > room and kbps <= lowest):
-                break
-            kbps *= (0.5 + 0.5 * NEAR) * room / size
-            if not low < kbps < high:
-                kbps = math.sqrt(low * high)
-        if best is None:
-            raise InvalidSettings(f"the target of {target} cannot be met: the smallest file has {smallest:,} bytes, by opus")
-        return best
+        channels, rate = signal.shape[0], signal.rate
+        if not SLOWEST <= rate <= FASTEST:
+            raise UnsupportedMedia(f"opus takes 4 to 768 kHz, not {rate:,} Hz")
+        kbps = settings.kbps or kbps_of(settings.quality, channels)
+        each = min(kbps / channels, MOST_KBPS)
+        frame = 48 * int(settings.frame or (60 if each < LONG_BELOW else 20))
+        apart = channels > 2 and not _fits(signal)
+        coding = _Coding(channels, apart, frame, max(500, round(1000 * each * channels)), settings.effort + 1)
+        delay, packets = _packets(_at_48k(signal, progress), coding)
+        chunks = tuple(_chunks(packets, signal.shape[1], rate, frame, delay)) if signal.shape[1] else (b"",)
+        params: dict[int, int | bool] = {} if frame == DEFAULT_FRAME else {FRAME: frame}
+        params |= {} if delay == DEFAULT_DELAY else {DELAY: delay}
+        params |= {APART: True} if apart else {}
+        return Stream(self.id, signal.shape, chunks, bit_depth=signal.bits, params=params)
 
     def decode(self, stream: Stream, progress: Progress | None = None) -> Audio:
         """Restore the sound, whose samples are decoded as they are asked for; raises `CorruptStream`, here and then."""
@@ -149,21 +128,6 @@ class Opus:
             progress(1.0, self.id)
         source = PacketSamples((channels, count), dtype_of_bits(bits), length, decode, stream.lost)
         return audio_of_packets(source, rate, bits)
-
-    def _encode(self, signal: Audio, settings: OpusSettings, kbps: float, progress: Progress | None) -> Stream:
-        channels, rate = signal.shape[0], signal.rate
-        if not SLOWEST <= rate <= FASTEST:
-            raise UnsupportedMedia(f"opus takes 4 to 768 kHz, not {rate:,} Hz")
-        each = min(kbps / channels, MOST_KBPS)
-        frame = 48 * int(settings.frame or (60 if each < LONG_BELOW else 20))
-        apart = channels > 2 and not _fits(signal)
-        coding = _Coding(channels, apart, frame, max(500, round(1000 * each * channels)), settings.effort + 1)
-        delay, packets = _packets(_at_48k(signal, progress), coding)
-        chunks = tuple(_chunks(packets, signal.shape[1], rate, frame, delay)) if signal.shape[1] else (b"",)
-        params: dict[int, int | bool] = {} if frame == DEFAULT_FRAME else {FRAME: frame}
-        params |= {} if delay == DEFAULT_DELAY else {DELAY: delay}
-        params |= {APART: True} if apart else {}
-        return Stream(self.id, signal.shape, chunks, bit_depth=signal.bits, params=params)
 
 
 @dataclass(frozen=True)
@@ -330,7 +294,3 @@ def _as_bits(wide: FloatSamples, bits: int) -> AudioSamples:
         return wide
     full = 2.0 ** (bits - 1)
     return cast(AudioSamples, np.clip(np.rint(wide.astype(np.float64) * full), -full, full - 1).astype(dtype_of_bits(bits)))
-
-
-def _share(progress: Progress, number: int) -> Progress:
-    return lambda part, stage: progress((number + part) / TRIES, stage)

@@ -1,7 +1,7 @@
 """Sound files to samples: one pass that decodes and counts all of them, and reading again what is asked for.
 
-Containers are not believed: samples are counted by decoding them, with what coders put before and behind the sound cut off as the
-file says. They stay in memory as long as they are few; beyond that the file is decoded again whenever samples are asked for.
+Containers are not believed: samples are counted by decoding them, with what coders put before and behind the sound cut off as
+the file says. They stay in memory as long as they are few; beyond that the file is decoded again whenever samples are asked for.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Stored:
         if self.channels < len(LAYOUTS) or not frame.format.is_planar:
             return frame
         stamp = frame.pts
-        packed, = av.AudioResampler(self.form, frame.layout, frame.sample_rate).resample(frame)
+        (packed,) = av.AudioResampler(self.form, frame.layout, frame.sample_rate).resample(frame)
         packed.pts = stamp
         return packed
 
@@ -178,7 +178,7 @@ class FileSamples:
 
 
 def has_only_sound(data: bytes, name: str, limits: Limits) -> bool:
-    """Whether a file that may hold a video ("mp4", "mov", "webm", "mkv") has sound and none; others and damaged ones have not."""
+    """Whether a file of a kind that may hold a video ("mp4", "mov", "webm", "mkv") has sound and no video; not if it is damaged."""
     if name not in SOUND_ONLY:
         return False
     try:
@@ -192,7 +192,7 @@ def read_audio(data: bytes, name: str, limits: Limits) -> Audio:
     """Return the sound in a file, of a video its first; raises `LaconicError`s only.
 
     Integers of up to 24 bits stay integers; those of 32 bits, and what lossy coders give, become float32. A file that ends too
-    early, or does not decode to its end, is `CorruptMedia`. Tags are JSON in `metadata["tags"]`, with FFmpeg's names in lower case.
+    early, or does not decode to its end, is `CorruptMedia`. Tags are JSON in `metadata["tags"]`, named as FFmpeg names them.
     """
     check_whole(data, name)
     with opened(data, name, limits) as (container, stream):

@@ -1,7 +1,7 @@
 """Sound to files, a block at a time: however long it is, little of it is in memory.
 
-Samples are written with the bits that a format has: WAV holds 8, 16 and 24 bits and float32, FLAC 16 and 24 bits. Those of other
-depths take the next of these, so that they sound the same.
+Samples are written with the bits that a format has: WAV holds 8, 16 and 24 bits and float32, FLAC 16 and 24 bits. Those of
+other depths take the next of these, so that they sound the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..video.ffmpeg import failures_are
 from ..video.soundtrack import BITEXACT
 from ..video.writers import Target
 
-__all__ = ["WRITERS", "Encoding", "tags_of", "write", "write_to"]
+__all__ = ["WRITERS", "Encoding", "kbps_of", "tags_of", "write", "write_to"]
 
 Writer = Callable[[Audio, BinaryIO, "int | None"], None]  # of sound to an open file at a quality
 GOOD = 60  # the quality where none is asked for
@@ -162,7 +162,7 @@ def _values(block: AudioSamples, bits: int, form: str) -> tuple[Any, str]:
     if packed == "u8" and bits == 8:
         return (block + 128).astype(np.uint8), "u8"
     if bits <= 16 and packed != "s32":
-        return block << (16 - bits), "s16"
+        return block.astype(np.int16) << (16 - bits), "s16"
     return block.astype(np.int32) << (32 - bits), "s32"
 
 
@@ -190,7 +190,7 @@ def _flac_form(audio: Audio) -> str:
 
 def kbps_of(quality: float, channels: int) -> float:
     """Return the kbit/s of Opus at a quality 0..100: 6 to 160 a channel, evenly by ear."""
-    return channels * 6.0 * (160 / 6) ** (quality / 100)
+    return float(channels * 6 * (160 / 6) ** (quality / 100))
 
 
 def _bits_a_second(audio: Audio, quality: int, least: int, most: int) -> Mapping[str, str]:

@@ -20,7 +20,18 @@ from av.video.reformatter import Interpolation
 from ..errors import CorruptStream, LaconicError, UnsupportedMedia
 from ..signals import Colour, Samples
 
-__all__ = ["MATRICES", "decode_frames", "encode_frames", "failures_are", "frame_of_rgb", "is_deep", "parts_of", "rgb_of_frame", "tagged", "varint"]
+__all__ = [
+    "MATRICES",
+    "decode_frames",
+    "encode_frames",
+    "failures_are",
+    "frame_of_rgb",
+    "is_deep",
+    "parts_of",
+    "rgb_of_frame",
+    "tagged",
+    "varint",
+]
 
 RGB, BT709, NOT_SAID, FCC, BT601_625, BT601_525, SMPTE240, BT2020 = 0, 1, 2, 4, 5, 6, 7, 9  # matrices of ITU-T H.273
 MATRICES = {BT709: 1, NOT_SAID: 5, FCC: 4, BT601_625: 5, BT601_525: 5, SMPTE240: 7, BT2020: 9}  # as swscale numbers them
