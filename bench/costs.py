@@ -28,7 +28,7 @@ import numpy as np
 from ..codecs import compress, media
 from ..codecs.errors import InvalidSettings
 from ..codecs.limits import Limits
-from ..codecs.registry import codec_ids
+from ..codecs.settings import codecs_with
 from ..codecs.signals import Image
 from . import capacity
 from .image import processor
@@ -75,10 +75,11 @@ def run(picture: Path, out: Path | None, codecs: Sequence[str], side: int, round
 
     The picture is repeated `side` times each way; times are medians of `rounds`. Raises `OSError`, `InvalidSettings`.
     """
-    if unknown := sorted(set(codecs) - set(codec_ids())):
-        raise InvalidSettings(f"no codec is called {', '.join(unknown)}; there are {', '.join(codec_ids())}")
-    plain: list[tuple[str, Mapping[str, object]]] = [(name, {}) for name in codec_ids()]
-    rows = [row for row in (*plain, *BESIDE_DEFAULTS) if row[0] in (codecs or codec_ids())]
+    there = codecs_with("image")
+    if unknown := sorted(set(codecs) - set(there)):
+        raise InvalidSettings(f"no codec for pictures is called {', '.join(unknown)}; there are {', '.join(there)}")
+    plain: list[tuple[str, Mapping[str, object]]] = [(name, {}) for name in there]
+    rows = [row for row in (*plain, *BESIDE_DEFAULTS) if row[0] in (codecs or there)]
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     large = Image(np.tile(load_picture(picture).array, (side, side, 1)).astype(np.uint8))

@@ -25,11 +25,13 @@ import numpy as np
 from ..codecs import compress, media
 from ..codecs.errors import LaconicError
 from ..codecs.signals import Image
+from .crash_fit import run_fit
 from .service_process import running_service
 
 __all__ = ["CrashReport", "main", "run"]
 
 CODEC, SETTINGS = "jxl", {"effort": 9, "quality": 90}
+FIT_CODEC, CHUNK_S = "video-inr", 10.0  # what a fit may lose by a kill
 JOB_S = 300.0
 WAITING = 4  # jobs that the client keeps unfinished
 
@@ -198,12 +200,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=96, help="side of the pictures in pixels (%(default)s)")
     parser.add_argument("--attempts", type=int, default=3, help="LACONIC_JOB_ATTEMPTS of the service (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the random moments (%(default)s)")
+    parser.add_argument(
+        "--fit",
+        type=float,
+        metavar="SECONDS",
+        help="kill one fit of a video of so many seconds instead, and tell how many of them are done twice",
+    )
     return parser
 
 
 def main() -> int:
     """Run the command line; 1 when a job was lost or done twice."""
     arguments = _parser().parse_args()
+    if arguments.fit is not None:
+        return _main_fit(arguments.fit, arguments.kills, arguments.longest, arguments.seed)
     try:
         report = run(arguments.kills, arguments.longest, arguments.size, arguments.seed, arguments.attempts)
     except (LaconicError, OSError, RuntimeError) as error:
@@ -211,6 +221,17 @@ def main() -> int:
         return 1
     print(f"{report.kills} kills in {report.seconds:.0f} s, {CODEC} at effort {SETTINGS['effort']}\n\n{report.table()}")
     return 1 if report.lost or report.duplicated or report.redone > report.kills else 0
+
+
+def _main_fit(seconds: float, kills: int, longest_s: float, seed: int) -> int:
+    """Kill a fit; 1 when its result is not right, or more than `CHUNK_S` seconds are done twice."""
+    try:
+        report = run_fit(FIT_CODEC, {"seconds": f"{seconds:g}"}, seconds, kills, longest_s, seed)
+    except (LaconicError, OSError, RuntimeError, httpx.HTTPError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print(f"{FIT_CODEC}, {kills} kills\n\n{report.table()}")
+    return 0 if report.good and max(report.redone, default=0.0) <= CHUNK_S else 1
 
 
 if __name__ == "__main__":

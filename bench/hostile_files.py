@@ -5,15 +5,16 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 from google_crc32c import value as crc32c
 
 from ..codecs import compress, container, media
-from ..codecs.codec import Stream
+from ..codecs.codec import Stream, VideoFacts
 from ..codecs.container import SIGNATURE
-from ..codecs.registry import codec_ids
-from ..codecs.signals import Image
+from ..codecs.settings import codecs_with
+from ..codecs.signals import Colour, Image
 from .fuzz import seal
 
 __all__ = ["Bomb", "bombs", "small_streams"]
@@ -50,6 +51,8 @@ def bombs() -> list[Bomb]:
         Bomb("JPEG of 8000 × 8000 with next to nothing there", encode, _jpeg(LARGEST, LARGEST), False),
         Bomb("PNG of 8000 × 8000, all there, one bit a pixel", encode, _flat_png(LARGEST), refusable=False),
         Bomb("GIF of a million frames", encode, _gif(1_000_000), refusable=False),
+        Bomb("GIF of a million frames, as a video", "/v1/encode?codec=h264", _gif(1_000_000), refusable=False),
+        Bomb("Y4M header of 65535 × 65535", "/v1/encode?codec=h264", b"YUV4MPEG2 W65535 H65535 F25:1\nFRAME\n" + bytes(100)),
     ]  # fmt: skip
     return [*pictures, *_streams()]
 
@@ -67,6 +70,14 @@ def _streams() -> list[Bomb]:
         Bomb("lcn: 16 million chunks", decode, head + seal(1, bytes.fromhex("a300020282190100190100051a01000000"))),
         Bomb("lcn: 10 MB of tiny chunks", decode, head + seal(0xC5, b"") * 1_700_000),
     ]  # fmt: skip
+    video = VideoFacts(Fraction(25), Colour())
+    for name in codecs_with("video"):
+        empty = Stream(name, (10_000, LARGEST // 8, LARGEST // 8, 3), (b"\0",), video=video)
+        large = replace(empty, shape=(1, LARGEST, LARGEST, 3))
+        found += [
+            Bomb(f"lcn: {name} of 10,000 frames in a byte", decode, container.write(empty)),
+            Bomb(f"lcn: {name} of one frame of 8000 × 8000 in a byte", decode, container.write(large), refusable=False),
+        ]
     for name, data in small_streams().items():
         stream = container.read(data)
         shape = (LARGEST, LARGEST, stream.shape[2])
@@ -83,12 +94,12 @@ def _streams() -> list[Bomb]:
 
 
 def small_streams(height: int = 48, width: int = 64) -> dict[str, bytes]:
-    """Return a valid file of every codec that is installed here, by its id, of one picture of random and smooth parts."""
+    """Return a valid file of every codec for pictures, by its id, of one picture of random and smooth parts."""
     rows, columns = np.mgrid[0:height, 0:width]
     smooth = np.stack([rows * 3, columns * 2, rows + columns], 2).astype(np.uint8)
     noise = np.random.default_rng(5).integers(0, 256, smooth.shape, np.uint8)
     picture = Image(np.where((rows + columns < height // 2)[..., None], noise, smooth))
-    return {name: compress.encode(picture, name, device="cpu").data for name in codec_ids()}
+    return {name: compress.encode(picture, name, device="cpu").data for name in codecs_with("image")}
 
 
 def _png(width: int, height: int, depth: int, colour: int, samples: bytes, *more: bytes) -> bytes:

@@ -36,7 +36,10 @@ Progress = Callable[[float, str], None]
 
 
 class CodecSettings(BaseModel):
-    """Base of every codec's settings; unknown names are errors, and the JSON schema is the API's documentation."""
+    """Base of every codec's settings; unknown names are errors, and the JSON schema is the API's documentation.
+
+    A field with `json_schema_extra={"local": True}` is about the machine that encodes; a service does not take it from clients.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -92,7 +95,9 @@ class Codec(Protocol):
     `id` is the registry's name, `signal` the kind it takes ("image"; one that takes more lists all in `signals`), `lossless`
     whether every setting is lossless, `Settings` a pydantic model whose `quality` field, where there is one, runs 0..100; a
     `lossless` field, where there is one, switches to lossless coding. A codec class is called with the keyword `device` ("cpu"
-    or "cuda"). One whose attribute `overlaps` is true keeps nothing from one call to the next: its calls may overlap.
+    or "cuda"). One whose attribute `overlaps` is true keeps nothing from one call to the next: its calls may overlap. One whose
+    attribute `native` is true has files of a third-party format in its streams: the service decodes them in a confined process.
+    A codec that fits in steps has a setting `checkpoint`: a folder that keeps what it needs to go on after it was killed.
     """
 
     id: str

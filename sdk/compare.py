@@ -92,8 +92,11 @@ def compare(
 
     The default target is what image-transform, or av1, gives at quality 50. Codecs that are always lossless, and those that
     take minutes to meet a target, take part where they are named in `codecs`, the former with the one file that they make.
-    Codecs that cannot take part are named in `skipped`. Raises `InvalidSettings` where none can, or where none has a quality.
+    Videos are compared without their sound. Codecs that cannot take part are named in `skipped`. Raises `InvalidSettings` where
+    none can, or where none has a quality.
     """
+    if isinstance(original, Video):
+        original = replace(original, metadata={})
     chosen = list(codecs or compared_codecs(original.kind))
     if all(_always_lossless(codec) for codec in chosen):
         raise InvalidSettings(f"{', '.join(chosen)}: always lossless; name a codec with a quality as well, to compare with")
@@ -147,7 +150,7 @@ def _between(entry: Entry, below: Entry, psnr_wanted: float) -> float:
     if not below.psnr < psnr_wanted < entry.psnr < math.inf:
         return entry.bytes
     part = (psnr_wanted - below.psnr) / (entry.psnr - below.psnr)
-    return math.exp((1 - part) * math.log(below.bytes) + part * math.log(entry.bytes))
+    return min(float(entry.bytes), math.exp((1 - part) * math.log(below.bytes) + part * math.log(entry.bytes)))
 
 
 def _comparable(name: str, signal: str) -> bool:

@@ -53,7 +53,8 @@ def render(comparison: Comparison) -> str:
 def _size_text(original: Image | Video) -> str:
     height, width, channels = original.shape[-3:]
     if isinstance(original, Video):
-        return f"{width} × {height}, {original.shape[0]:,} frames, {float(original.rate):.4g} a second, {channels} channels"
+        moving = f"{original.shape[0]:,} frames, {float(original.rate):.4g} a second"
+        return f"{width} × {height}, {moving}, without sound, {channels} channels"
     return f"{width} × {height}, {channels} channel{'s' * (channels > 1)}"
 
 
@@ -67,7 +68,7 @@ def _skipped(comparison: Comparison) -> list[tuple[str, str]]:
 
 def _row(index: int, entry: Entry, smallest: Entry, with_vmaf: bool) -> str:
     more = "smallest" if entry is smallest else f"+{100 * (entry.even_bytes / smallest.even_bytes - 1):.1f} %"
-    settings = ", ".join(_setting(name, value) for name, value in entry.settings.items() if value is not False)
+    settings = ", ".join(_setting(name, value) for name, value in entry.settings.items() if value not in (False, None))
     quality = "exact" if math.isinf(entry.psnr) else f"{entry.psnr:.2f} dB"
     cells = [
         f"{entry.bytes:,}",

@@ -5,24 +5,26 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from ..codecs import compress
-from ..codecs.codec import BatchCodec, Codec
+from ..codecs.codec import BatchCodec, Codec, TargetCodec
 from ..codecs.errors import DeviceUnavailable, LaconicError, WeightsMissing
 from ..codecs.registry import codec_class, codec_ids, open_codec
-from ..codecs.signals import Image
+from ..codecs.settings import takes
+from ..codecs.signals import Image, Signal, Video
 from ..codecs.weights import check_weights, pinned_weights
 from .logs import Log
 from .settings import ServiceSettings
 
-__all__ = ["Catalogue", "Served", "open_catalogue", "set_threads", "warm_late"]
+__all__ = ["CHECKPOINT", "Catalogue", "Served", "open_catalogue", "set_threads", "warm_late"]
 
-WRITERS = ("Pillow", "imagecodecs", "constriction")  # libraries whose version may change the bytes of a result
+WRITERS = ("Pillow", "imagecodecs", "av", "constriction")  # libraries whose version may change the bytes of a result
+CHECKPOINT = "checkpoint"  # a setting of codecs that fit in steps: the folder where they keep how far they are
 WARMED_LATE = ("image-lossless", "image-circuit")  # where nothing is cached, their kernels take half a minute to compile
 
 
@@ -39,22 +41,55 @@ class Served:
         """Whether the codec codes several signals at once."""
         return isinstance(self.codec, BatchCodec)
 
+    @property
+    def fits(self) -> bool:
+        """Whether encoding fits in steps, for longer than anybody waits: as a job only, which goes on after a kill."""
+        return CHECKPOINT in self.codec.Settings.model_fields
+
+    @property
+    def native(self) -> bool:
+        """Whether its streams hold files of a third-party format."""
+        return bool(getattr(self.codec, "native", False))
+
+    @property
+    def local(self) -> frozenset[str]:
+        """The settings that are about this machine, a folder of it say: no client sets or sees them."""
+        settings = self.codec.Settings.model_fields
+        extras = {name: field.json_schema_extra for name, field in settings.items()}
+        return frozenset(
+            name for name, extra in extras.items() if name == CHECKPOINT or (isinstance(extra, dict) and extra.get("local"))
+        )
+
+    def takes(self, kind: str) -> bool:
+        """Whether it takes signals of a kind."""
+        return takes(type(self.codec), kind)
+
     def summary(self) -> dict[str, object]:
         """Return what /v1/codecs tells of every codec."""
         codec = self.codec
-        fields = codec.Settings.model_fields
         return {
             "id": codec.id,
             "signal": codec.signal,
-            "lossless": codec.lossless or "lossless" in fields,
+            "lossless": codec.lossless or "lossless" in codec.Settings.model_fields,
+            "job": self.fits,
+            "targets": self._targets(),
             "device": self.device,
             "weights": list(self.weights),
             "settings": self.schema(),
         }
 
+    def _targets(self) -> list[str]:
+        """Return what the codec can be asked to meet: fields of `Target`, of which kbps is for what lasts."""
+        if "quality" not in self.codec.Settings.model_fields and not isinstance(self.codec, TargetCodec):
+            return []
+        return [field.name for field in fields(compress.Target) if field.name != "kbps" or not self.takes("image")]
+
     def schema(self) -> dict[str, Any]:
-        """Return the JSON schema of the settings."""
-        return self.codec.Settings.model_json_schema()
+        """Return the JSON schema of the settings that a client may give."""
+        schema = self.codec.Settings.model_json_schema()
+        for name in self.local:
+            schema.get("properties", {}).pop(name, None)
+        return schema
 
 
 @dataclass(frozen=True)
@@ -131,8 +166,11 @@ def _open(name: str, device: str) -> Served:
 
 
 def _warm(name: str, device: str) -> None:
-    picture = Image(np.arange(64 * 64 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 64, 3))
-    compress.decode(compress.encode(picture, name, device=device).data, device=device)
+    if CHECKPOINT in codec_class(name).Settings.model_fields:  # a fit takes long, and only jobs make one
+        return
+    frame = np.arange(64 * 64 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 64, 3)
+    signal: Signal = Image(frame) if takes(codec_class(name), "image") else Video.of(np.stack([frame, frame]))
+    compress.test(compress.encode(signal, name, device=device).data, device=device)
 
 
 def _weights(name: str) -> tuple[str, ...]:

@@ -6,20 +6,24 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from ..codecs import batches, compress, media
+from ..codecs import batches, compress
 from ..codecs.batches import Request
 from ..codecs.codec import Progress
 from ..codecs.compress import Encoded, Target
-from ..codecs.errors import Cancelled, InvalidSettings
+from ..codecs.errors import Cancelled, InvalidSettings, UnsupportedMedia
 from ..codecs.limits import Limits
-from ..codecs.settings import is_lossless
+from ..codecs.registry import codec_class, codec_ids
+from ..codecs.settings import is_lossless, takes
 from ..codecs.signals import Signal
-from .catalogue import Catalogue
+from .catalogue import CHECKPOINT, Catalogue
+from .excerpts import Excerpt, restore
 from .lanes import Costs, Plan
 
 __all__ = ["Coder", "DecodeJob", "EncodeJob", "Job", "Outcome"]
 
+WHOLE = Excerpt()
 LARGEST_IN_BATCH = 2**22  # pixels: a larger picture fills a device by itself, and company would wait for it
 
 
@@ -27,22 +31,25 @@ LARGEST_IN_BATCH = 2**22  # pixels: a larger picture fills a device by itself, a
 class EncodeJob:
     """A signal to compress, as planned.
 
-    `abandoned` is set when nobody waits any more, `report` hears of progress where it runs alone.
+    `abandoned` is set when nobody waits any more, `report` hears of progress where it runs alone. `checkpoint` is the folder
+    where a codec that fits in steps keeps how far it is.
     """
 
     request: Request
     plan: Plan
+    checkpoint: Path | None = None
     abandoned: threading.Event = field(default_factory=threading.Event)
     report: Progress | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class DecodeJob:
-    """An .lcn file of `codec` to restore, as planned; `abandoned` and `report` as of `EncodeJob`."""
+    """An .lcn file of `codec`, or the `excerpt` of it, to restore as planned; `abandoned` and `report` as of `EncodeJob`."""
 
     data: bytes
     codec: str
     plan: Plan
+    excerpt: Excerpt = field(default_factory=Excerpt)
     abandoned: threading.Event = field(default_factory=threading.Event)
     report: Progress | None = None
 
@@ -71,23 +78,28 @@ class Coder:
         limits: Limits,
         device: str,
         costs: Costs | None = None,
-        decode_native: Callable[[bytes, Limits], Signal] | None = None,
+        decode_native: Callable[[bytes, Limits, Excerpt], Signal] | None = None,
     ) -> None:
         self._catalogue, self._limits, self._device = catalogue, limits, device
         self._costs, self._decode_native = costs or Costs(), decode_native
 
     def encode_job(self, request: Request) -> EncodeJob:
         """Return the job of a request."""
-        plan = self.encode_plan(request.codec, request.settings, request.target, request.signal.pixels)
-        return EncodeJob(replace(request, codec=self._chosen(request.codec, request.settings, request.target)), plan)
+        signal = request.signal
+        plan = self.encode_plan(request.codec, request.settings, request.target, signal.pixels, signal.kind)
+        chosen = self._chosen(request.codec, request.settings, request.target, signal.kind)
+        return EncodeJob(replace(request, codec=chosen), plan)
 
-    def encode_plan(self, codec: str, settings: Mapping[str, object], target: Target | None, pixels: int) -> Plan:
-        """Return how a picture of so many pixels is to be compressed; searches and trials of several codecs run alone."""
-        chosen, lossless = self._chosen(codec, settings, target), is_lossless(settings)
+    def encode_plan(
+        self, codec: str, settings: Mapping[str, object], target: Target | None, pixels: int, signal: str = "image"
+    ) -> Plan:
+        """Return how a signal of so many pixels is to be compressed; searches and trials of several codecs run alone."""
+        chosen, lossless = self._chosen(codec, settings, target, signal), is_lossless(settings)
         searches = target is not None or lossless
-        first = compress.PREFERRED[0] if chosen == compress.AUTO else chosen
-        tried = compress.LOSSLESS if lossless else self._catalogue.served
-        names = [name for name in tried if name in self._catalogue.served] if chosen == compress.AUTO else [chosen]
+        takers = [name for name, served in self._catalogue.served.items() if served.takes(signal)]
+        first = next(name for name in (*compress.PREFERRED, *takers) if name in takers) if chosen == compress.AUTO else chosen
+        tried = compress.LOSSLESS if lossless else takers
+        names = [name for name in tried if name in takers] if chosen == compress.AUTO else [chosen]
         kind = ("encode", chosen, _effort(settings), lossless, target is not None)
         return Plan(
             batch_key=None if searches or pixels > LARGEST_IN_BATCH else self._batch_key("encode", first),
@@ -97,26 +109,38 @@ class Coder:
             pixels=pixels,
         )
 
-    def _chosen(self, codec: str, settings: Mapping[str, object], target: Target | None) -> str:
+    def _chosen(self, codec: str, settings: Mapping[str, object], target: Target | None, signal: str) -> str:
         """Return the codec asked for; for "auto" where it has no choice to make, the best of those served."""
-        if codec != compress.AUTO or target is not None or is_lossless(settings):
+        if codec != compress.AUTO:
             return codec
-        served = [name for name in compress.PREFERRED if name in self._catalogue.served]
-        return compress.AUTO if len(served) == len(compress.PREFERRED) else [*served, *self._catalogue.served][0]
+        takers = [name for name, served in self._catalogue.served.items() if served.takes(signal) and not served.fits]
+        if not takers:
+            raise UnsupportedMedia(f"no codec for {signal} is served")
+        if target is not None or is_lossless(settings):
+            return codec
+        preferred = [name for name in compress.PREFERRED if name in codec_ids() and takes(codec_class(name), signal)]
+        served = [name for name in preferred if name in takers]
+        return codec if served == preferred != [] else [*served, *takers][0]
 
-    def decode_job(self, data: bytes, codec: str, pixels: int) -> DecodeJob:
+    def signal_of(self, codec: str) -> str | None:
+        """Return the only kind of media that a codec takes, "image" or "video"; None where there is a choice."""
+        served = self._catalogue.served.get(codec)
+        kinds = [kind for kind in ("image", "video") if served is None or served.takes(kind)]
+        return kinds[0] if len(kinds) == 1 else None
+
+    def decode_job(self, data: bytes, codec: str, pixels: int, excerpt: Excerpt = WHOLE) -> DecodeJob:
         """Return the job of a file that needs `codec`; raises `InvalidSettings` for one that is not served."""
         if codec not in self._catalogue.served:
             raise InvalidSettings(f"the file needs {codec!r}; served are {', '.join(self._catalogue.served)}")
         kind = ("decode", codec)
         plan = Plan(
-            batch_key=None if pixels > LARGEST_IN_BATCH else self._batch_key("decode", codec),
+            batch_key=None if pixels > LARGEST_IN_BATCH or excerpt != WHOLE else self._batch_key("decode", codec),
             seconds=self._costs.expect(kind, pixels),
             anywhere=self._overlaps(codec),
             kind=kind,
             pixels=pixels,
         )
-        return DecodeJob(data, codec, plan)
+        return DecodeJob(data, codec, plan, excerpt)
 
     def _overlaps(self, codec: str) -> bool:
         """Whether calls of a codec may overlap: it says so, and needs no device that has to be shared."""
@@ -169,11 +193,17 @@ class Coder:
 
     def _code(self, job: Job, progress: Progress) -> Encoded | Signal:
         if isinstance(job, DecodeJob):
-            if self._decode_native is not None and job.codec in media.FORMATS:  # the codecs of such formats have their names
-                return self._decode_native(job.data, self._limits)
-            return compress.decode(job.data, self._limits, self._device, progress)
-        request, served = job.request, self._catalogue.served
-        return compress.encode(request.signal, request.codec, request.settings, request.target, self._device, progress, served)
+            served = self._catalogue.served[job.codec]
+            if self._decode_native is not None and served.native:
+                return self._decode_native(job.data, self._limits, job.excerpt)
+            picture = None if served.takes("video") else progress  # codecs of videos are through before a frame is decoded
+            return restore(job.data, self._limits, self._device, job.excerpt, picture, progress)
+        request, among = job.request, self._catalogue.served
+        settings = dict(request.settings)
+        if job.checkpoint is not None:
+            job.checkpoint.mkdir(mode=0o700, parents=True, exist_ok=True)
+            settings[CHECKPOINT] = str(job.checkpoint)
+        return compress.encode(request.signal, request.codec, settings, request.target, self._device, progress, among)
 
     def _outcome(self, job: Job, value: Encoded | Signal, seconds: float) -> Outcome:
         """Return the outcome; a codec's own split of its last call counts where that call was the whole work."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from starlette.types import Receive
@@ -16,7 +17,7 @@ from ..codecs.errors import Cancelled
 from ..codecs.signals import Signal
 from .coding import Job
 from .lanes import Plan
-from .problems import ClientGone, RequestTimeout
+from .problems import AS_A_JOB, ClientGone, RequestTimeout
 from .runtime import Runtime
 from .settings import variable
 
@@ -29,12 +30,14 @@ T = TypeVar("T")
 class Exchange:
     """One request's way through the service, or one background job's.
 
-    `spans` are the seconds it spent in each part, `progress` is the part of the codec's work that is done, 0..1.
+    `spans` are the seconds it spent in each part, `progress` is the part of the codec's work that is done, 0..1. `checkpoint`
+    is the folder, which need not exist, where the job's work may be kept from one attempt to the next.
     """
 
-    def __init__(self, runtime: Runtime, background: bool = False) -> None:
+    def __init__(self, runtime: Runtime, background: bool = False, checkpoint: Path | None = None) -> None:
         self.runtime = runtime
         self.background = background
+        self.checkpoint = checkpoint
         self.progress = 0.0
         self.spans: dict[str, float] = {}
         self.stage = "waiting"
@@ -107,7 +110,7 @@ class Exchange:
                 return await while_connected(work, receive)
         except TimeoutError as error:
             setting = variable("request_timeout_s")
-            raise RequestTimeout(f"not done after {limit:g} s ({self.stage}); {setting} allows more") from error
+            raise RequestTimeout(f"not done after {limit:g} s ({self.stage}); {AS_A_JOB}; {setting} allows more") from error
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # this request itself was cancelled, not its job

@@ -95,7 +95,7 @@ class JobRunner:
 
     async def _run(self, job: Job) -> None:
         """Run one attempt and keep its lease meanwhile; the job goes back into the queue if this worker is stopped."""
-        exchange = Exchange(self.runtime, background=True)
+        exchange = Exchange(self.runtime, background=True, checkpoint=self.jobs.checkpoints.path(job.id))
         attempt = asyncio.create_task(self._attempt(job, exchange))
         self._current = job.id, attempt
         ending = Ending("queued")
@@ -111,6 +111,7 @@ class JobRunner:
             await asyncio.gather(attempt, return_exceptions=True)
             self._current = None
             kept = await self.jobs.call(self.jobs.store.settle, job, self.worker, ending)
+            await self.jobs.forget_checkpoints([job.id])
             self.log.info("job", id=job.id, op=job.op, attempt=job.attempts, state=ending.state if kept else "dropped")
         if kept:
             self.runtime.metrics.jobs_ended.labels(job.op, ending.state).inc()
@@ -154,6 +155,7 @@ class JobRunner:
         needed = await self.jobs.on_disk(self.jobs.uploads.expire)  # before the jobs: one may be made from an upload meanwhile
         needed |= await self.jobs.call(self.jobs.store.expire)
         await asyncio.to_thread(self.jobs.blobs.sweep, needed)
+        await self.jobs.forget_checkpoints(await self.jobs.on_disk(self.jobs.checkpoints.jobs))
         await asyncio.sleep(min(SWEEP_S, settings.job_retention_s / 4, settings.upload_retention_s / 4))
 
     async def _send_webhook(self) -> None:

@@ -15,7 +15,7 @@ FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled", "expire
 
 @dataclass(frozen=True)
 class Draft:
-    """A job to be: `op` is encode or decode, `options` its query, `form` the output format of a decoding.
+    """A job to be: `op` is encode or decode, `options` its query, `form` the output formats of a decoding.
 
     `name` is the stem of the result's file name, `payload` the name of the blob that holds the body, `payload_bytes` its
     length. `key` is the client's Idempotency-Key, None without one.

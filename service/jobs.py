@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from ..codecs.errors import InvalidSettings
 from .blobs import BlobFolder, blob_name
+from .checkpoints import CheckpointFolder
 from .job_store import Draft, Job, JobStore
 from .problems import JobCancelled, JobsOff, NoSuchJob, StorageFailed, members
 from .settings import ServiceSettings, variable
@@ -46,6 +47,7 @@ class Jobs:
         self._store: SqliteJobStore | None = None
         self._blobs: BlobFolder | None = None
         self._uploads: UploadFolder | None = None
+        self._checkpoints: CheckpointFolder | None = None
         self._reading = asyncio.Lock()  # one upload in memory at a time, beside that of the job that runs
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jobs")
 
@@ -59,6 +61,7 @@ class Jobs:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._blobs = BlobFolder(folder / "blobs")
+            self._checkpoints = CheckpointFolder(folder / "checkpoints")
             self._uploads = UploadFolder(folder / "uploads", self.settings)
             self._store = SqliteJobStore(folder / DATABASE, self.settings)
         except (OSError, sqlite3.Error) as error:
@@ -92,6 +95,20 @@ class Jobs:
         if self._uploads is None:
             raise StorageFailed("the jobs are not open")
         return self._uploads
+
+    @property
+    def checkpoints(self) -> CheckpointFolder:
+        """How far jobs are that fit in steps, whose methods are for `on_disk`."""
+        if self._checkpoints is None:
+            raise StorageFailed("the jobs are not open")
+        return self._checkpoints
+
+    async def forget_checkpoints(self, job_ids: Iterable[str]) -> None:
+        """Delete the checkpoints of those of these jobs that are done, or not known."""
+        for job_id in job_ids:
+            job = await self.call(self.store.get, job_id)
+            if job is None or job.done:
+                await self.on_disk(self.checkpoints.remove, job_id)
 
     async def on_disk(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call what reads or writes files on a thread; raises `StorageFailed` when the disk is full or gone."""

@@ -6,6 +6,7 @@ the payload. What media need is imported and no more, so that a worker is small:
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -23,41 +24,15 @@ import numpy as np
 from PIL import Image as Pillow
 
 from ..codecs import compress, media
-from ..codecs.errors import LaconicError, LimitExceeded
+from ..codecs.errors import LaconicError, LimitExceeded, UnsupportedMedia
 from ..codecs.limits import Limits
-from ..codecs.signals import Image, Pictures, Signal
+from ..codecs.signals import Image, Video
+from .excerpts import Excerpt, restore
+from .packing import Reply, pack_signal, unpack_signal
 
-__all__ = ["FRAME", "main", "pack_signal", "serve", "unpack_signal"]
+__all__ = ["FRAME", "main", "serve"]
 
 FRAME = struct.Struct("<IQ")
-Reply = tuple[Mapping[str, Any], list[bytes | memoryview]]  # what the JSON says, the parts of the payload
-
-
-def pack_signal(signal: Signal) -> Reply:
-    """Return a picture as what describes it, and its samples and metadata."""
-    array, names = np.ascontiguousarray(signal.array), list(signal.metadata)
-    facts = {
-        "kind": signal.kind,
-        "shape": array.shape,
-        "depth": 8 * array.dtype.itemsize,
-        "metadata": {name: len(signal.metadata[name]) for name in names},
-    }
-    return facts, [memoryview(array.reshape(-1).view(np.uint8).data), *(signal.metadata[name] for name in names)]
-
-
-def unpack_signal(facts: Mapping[str, Any], payload: memoryview) -> Signal:
-    """Return the picture; raises `ValueError`, `KeyError` or `TypeError` where description and payload disagree."""
-    shape, depth = tuple(int(side) for side in facts["shape"]), int(facts["depth"])
-    dtype = {8: np.uint8, 16: np.uint16}[depth]
-    count = int(np.prod(shape, dtype=object))
-    array = np.frombuffer(payload, dtype, count).reshape(shape)
-    at, metadata = count * depth // 8, {}
-    for name, length in facts["metadata"].items():
-        metadata[str(name)] = bytes(payload[at : at + length])
-        at += length
-    if at != len(payload) or facts["kind"] not in ("image", "pictures"):
-        raise ValueError(f"a picture of {at} bytes in {len(payload)}")
-    return Pictures(array, metadata) if facts["kind"] == "pictures" else Image(array, metadata)
 
 
 def _read_header(body: memoryview, asked: Mapping[str, Any]) -> Reply:
@@ -65,7 +40,11 @@ def _read_header(body: memoryview, asked: Mapping[str, Any]) -> Reply:
 
 
 def _read(body: memoryview, asked: Mapping[str, Any]) -> Reply:
-    return pack_signal(media.read(bytes(body), Limits(**asked["limits"])))
+    limits = Limits(**asked["limits"])
+    signal = media.read(bytes(body), limits, asked["kind"])
+    if isinstance(signal, Video):
+        limits.check("max_video_pixels", signal.pixels, "the video's number of pixels, of all frames")
+    return pack_signal(signal)
 
 
 def _write(body: memoryview, asked: Mapping[str, Any]) -> Reply:
@@ -73,7 +52,7 @@ def _write(body: memoryview, asked: Mapping[str, Any]) -> Reply:
 
 
 def _decode(body: memoryview, asked: Mapping[str, Any]) -> Reply:
-    return pack_signal(compress.decode(bytes(body), Limits(**asked["limits"]), "cpu"))
+    return pack_signal(restore(bytes(body), Limits(**asked["limits"]), "cpu", Excerpt(**asked["excerpt"])))
 
 
 TASKS: dict[str, Callable[[memoryview, Mapping[str, Any]], Reply]] = {
@@ -88,7 +67,7 @@ def main(memory: int, seconds: int) -> None:
     """Fork a worker for every socket that comes in over standard input, and answer with its process id, until that ends.
 
     A fork takes milliseconds and shares what is loaded here. `memory` is in bytes of a worker's address space, `seconds` of its
-    processor time for a task.
+    processor time for a task, which may ask for several times that.
     """
     warnings.simplefilter("ignore")
     control = socket.socket(fileno=os.dup(0))
@@ -117,7 +96,7 @@ def serve(channel: socket.socket, seconds: int) -> None:
         asked_length, length = FRAME.unpack(head)
         asked = json.loads(_receive(channel, asked_length))
         body = _receive(channel, length)
-        _allow_seconds(seconds)
+        _allow_seconds(int(seconds * asked["times"]))
         facts, parts = _answer(asked, memoryview(body))
         text = json.dumps(facts).encode()
         for part in (FRAME.pack(len(text), sum(map(len, parts))), text, *parts):
@@ -162,6 +141,15 @@ def _load_everything() -> None:
         Pillow.fromarray(picture.array).save(file, form)
         media.read(file.getvalue())
     media.read(bytes(imagecodecs.tiff_encode(deep.array)))
+    shown = np.stack([picture.array, picture.array[::-1]])
+    clips = Video.of(shown.astype(np.uint8)), Video.of(shown.astype(np.uint16) * np.uint16(257))
+    for form in ("mp4", "webm", "mkv", "y4m", "zip", "npy"):
+        for clip in clips:
+            with contextlib.suppress(UnsupportedMedia):  # some write no 16 bits, some are not read
+                media.read(media.write(clip, form))
+    for name in ("av1", "hevc", "h264"):
+        for clip in clips:
+            compress.test(compress.encode(clip, name, device="cpu").data, device="cpu")
     for name in ("jpeg", "webp", "avif", "jxl"):
         for settings in ({}, {"lossless": True}) if name != "jpeg" else ({},):
             compress.decode(compress.encode(picture, name, settings, device="cpu").data, device="cpu")

@@ -10,17 +10,26 @@ from fastapi.openapi.utils import get_openapi
 from . import problems
 from .authentication import scope_of
 from .catalogue import Catalogue
+from .forms import OUTPUT_FORMATS
 from .openapi_jobs import JOB_SCHEMAS, describe_jobs, job_accepted, job_headers
 from .openapi_uploads import describe_uploads
+from .options import TARGETS
 from .problems import PROBLEMS
 from .runtime import Runtime
-from .work import MEDIA_TYPE, OUTPUT_FORMATS
+from .work import MEDIA_TYPE
 
 __all__ = ["openapi_schema"]
 
 Schema = dict[str, Any]  # OpenAPI documents are free-form JSON
 
 _BINARY: Schema = {"type": "string", "format": "binary", "minLength": 1}
+_TARGETS: dict[str, tuple[Schema, str]] = {
+    "target_psnr": ({"type": "number", "exclusiveMinimum": 0, "maximum": 100}, "dB to reach at least"),
+    "target_bpp": ({"type": "number", "exclusiveMinimum": 0, "maximum": 1000}, "bits per pixel to stay under"),
+    "target_bytes": ({"type": "integer", "minimum": 1}, "file size to stay under"),
+    "target_kbps": ({"type": "number", "exclusiveMinimum": 0, "maximum": 1e9}, "kbit/s to stay under, of what lasts"),
+}
+FRAMES_PATTERN = "^[0-9]{0,9}:[0-9]{0,9}$"
 _COMMON = (500, 503)
 _CODING = (400, 408, 413, 415, 422, 429, 500, 501, 503, 504)
 
@@ -73,12 +82,17 @@ def _describe_coding(paths: Schema) -> None:
         operation["responses"] = {"200": _json_answer({"type": "object"}), **_problems(_CODING)}
     encode["responses"]["200"] = _answer("The .lcn file", MEDIA_TYPE, _BINARY)
     decode["responses"]["200"] = {
-        "description": "The picture, in the form that Accept asks for",
+        "description": "The picture, the video, or the frames of it, in the form that Accept asks for",
+        "headers": {"X-Laconic-Lost": {"schema": {"type": "string"}, "description": "frames that damage took: 8:16, 40:48"}},
         "content": {kind: {"schema": _BINARY} for kind in OUTPUT_FORMATS},
     }
     decode["responses"] |= _problems((406,))
     decode["parameters"] = [
-        _parameter("quality", {"type": "integer", "minimum": 0, "maximum": 100}, "of a lossy output format")
+        _parameter("quality", {"type": "integer", "minimum": 0, "maximum": 100}, "of a lossy output format"),
+        _parameter(
+            "frames", {"type": "string", "pattern": FRAMES_PATTERN, "examples": ["0:25"]}, "of a video, the last excluded"
+        ),
+        _parameter("salvage", {"type": "boolean", "default": False}, "decode what damage has left of a video"),
     ]
     encode["parameters"] = []
     for operation in (encode, decode):
@@ -94,9 +108,7 @@ def _encode_parameters(catalogue: Catalogue) -> list[Schema]:
     """Return the query parameters of /v1/encode: the codec, the targets and every setting of any codec."""
     parameters = [
         _parameter("codec", {"type": "string", "enum": ["auto", *catalogue.served], "default": "auto"}, "codec id"),
-        _parameter("target_psnr", {"type": "number", "exclusiveMinimum": 0, "maximum": 100}, "dB to reach at least"),
-        _parameter("target_bpp", {"type": "number", "exclusiveMinimum": 0, "maximum": 1000}, "bits per pixel to stay under"),
-        _parameter("target_bytes", {"type": "integer", "minimum": 1}, "file size to stay under"),
+        *(_parameter(name, *_TARGETS[name]) for name in TARGETS),
     ]
     settings: dict[str, list[Schema]] = {}
     users: dict[str, list[str]] = {}

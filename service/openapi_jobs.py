@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .forms import OUTPUT_FORMATS
 from .job_store import STATES
 from .routes_jobs import LONGEST_PAGE, LONGEST_POLL_S
-from .work import MEDIA_TYPE, OUTPUT_FORMATS
+from .work import MEDIA_TYPE
 
 __all__ = ["JOB_SCHEMAS", "describe_jobs", "job_accepted", "job_headers"]
 

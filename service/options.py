@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from starlette.datastructures import QueryParams
 
@@ -14,10 +16,23 @@ from ..codecs.errors import InvalidSettings
 from ..codecs.settings import make_settings
 from ..codecs.targets import Target
 from .catalogue import Catalogue
+from .excerpts import Excerpt
 
-__all__ = ["EncodeOptions", "check_names", "decode_quality", "encode_options", "entity_tag", "no_options", "single_values"]
+__all__ = [
+    "TARGETS",
+    "DecodeOptions",
+    "EncodeOptions",
+    "check_names",
+    "decode_options",
+    "encode_options",
+    "entity_tag",
+    "no_options",
+    "single_values",
+]
 
-TARGETS = {"target_psnr": float, "target_bpp": float, "target_bytes": int}
+FRAMES = re.compile(r"([0-9]{0,9}):([0-9]{0,9})")
+FLAGS = {"true": True, "1": True, "false": False, "0": False}
+TARGETS = {f"target_{field.name}": int if field.name == "bytes" else float for field in fields(Target)}
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,8 @@ def encode_options(query: QueryParams, catalogue: Catalogue) -> EncodeOptions:
     codec = given.pop("codec", compress.AUTO)
     if codec != compress.AUTO and codec not in catalogue.served:
         raise InvalidSettings(f"no codec {codec!r} is served; there are auto, {', '.join(catalogue.served)}")
+    for name in frozenset().union(*(served.local for served in catalogue.served.values())) & given.keys():
+        raise InvalidSettings(f"{name} is about the machine that encodes: not for a client to set")
     target = _target({name: given.pop(name) for name in TARGETS if name in given})
     if codec == compress.AUTO:
         codecs = [entry.codec for entry in catalogue.served.values()]
@@ -47,16 +64,36 @@ def encode_options(query: QueryParams, catalogue: Catalogue) -> EncodeOptions:
     return EncodeOptions(codec, given, target)
 
 
-def decode_quality(query: QueryParams) -> int | None:
-    """Return the quality (0 to 100) of a lossy output file that /v1/decode is asked for, None without one."""
+@dataclass(frozen=True)
+class DecodeOptions:
+    """The quality (0 to 100) of a lossy output file, None without one, and what of the file is wanted."""
+
+    quality: int | None
+    excerpt: Excerpt
+
+
+def decode_options(query: QueryParams) -> DecodeOptions:
+    """Return the options of /v1/decode; raises `InvalidSettings`."""
     given = single_values(query)
-    text = given.pop("quality", None)
-    check_names(given, {"quality"})
+    check_names(given, {"quality", "frames", "salvage"})
+    return DecodeOptions(_quality(given.get("quality")), _excerpt(given.get("frames", ":"), given.get("salvage", "false")))
+
+
+def _quality(text: str | None) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 3 and int(text) <= 100):
         raise InvalidSettings(f"quality is {text!r}, not a whole number of 0 to 100")
     return int(text)
+
+
+def _excerpt(frames: str, salvage: str) -> Excerpt:
+    match = FRAMES.fullmatch(frames)
+    if match is None or (match[2] and int(match[1] or 0) >= int(match[2])):
+        raise InvalidSettings(f"frames is {frames!r}, not START:STOP, of which the first comes and the last does not")
+    if salvage not in FLAGS:
+        raise InvalidSettings(f"salvage is {salvage!r}, not true or false")
+    return Excerpt(int(match[1] or 0), int(match[2]) if match[2] else None, FLAGS[salvage])
 
 
 def no_options(query: QueryParams) -> None:
@@ -108,7 +145,7 @@ def _target(given: Mapping[str, str]) -> Target | None:
         raise InvalidSettings(f"one target at a time, not {' and '.join(given)}")
     name, text = next(iter(given.items()))
     try:
-        value = TARGETS[name](text)
+        value: Any = TARGETS[name](text)
     except ValueError as error:
         raise InvalidSettings(f"{name} is {text!r}, not a number") from error
     try:

@@ -26,6 +26,7 @@ from ..codecs.errors import (
 from .settings import ServiceSettings, variable
 
 __all__ = [
+    "AS_A_JOB",
     "MEDIA_TYPE",
     "PROBLEMS",
     "BadRequest",
@@ -38,6 +39,7 @@ __all__ = [
     "JobCancelled",
     "JobExpired",
     "JobLost",
+    "JobNeeded",
     "JobNotDone",
     "JobsOff",
     "NoSuchCodec",
@@ -62,6 +64,7 @@ __all__ = [
 ]
 
 MEDIA_TYPE = "application/problem+json"
+AS_A_JOB = "send it to POST /v1/jobs, or with the header Prefer: respond-async, and fetch the result when it is done"
 
 
 class BadRequest(LaconicError):
@@ -183,6 +186,15 @@ class JobLost(LaconicError):
     code = "job-lost"
 
 
+class JobNeeded(LaconicError):
+    """The work takes longer than anybody waits for an answer: it is taken as a job only."""
+
+    code = "job-needed"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}: {AS_A_JOB}")
+
+
 class JobsOff(LaconicError):
     """Jobs, and uploads for them, are not taken here."""
 
@@ -288,6 +300,7 @@ PROBLEMS: dict[type[BaseException], Problem] = {
     RangeNotSatisfiable: Problem(416, "The range is not in the result"),
     InvalidSettings: Problem(422, "Invalid settings"),
     IdempotencyMismatch: Problem(422, "The Idempotency-Key belongs to another request"),
+    JobNeeded: Problem(422, "This takes a job"),
     WeightsMissing: Problem(422, "Weights that this needs are not installed here"),
     WeightsMismatch: Problem(422, "The weights installed here are not the ones that this needs"),
     UploadLocked: Problem(423, "Another request is at work on the upload"),

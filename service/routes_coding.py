@@ -11,11 +11,12 @@ from starlette.responses import JSONResponse, Response
 from ..codecs.errors import LaconicError
 from .conditional import is_current, not_modified
 from .exchange import Exchange
-from .negotiation import choose, content_disposition, stem
-from .options import decode_quality, encode_options, entity_tag, no_options
+from .forms import accepted_forms
+from .negotiation import content_disposition, stem
+from .options import decode_options, encode_options, entity_tag, no_options
 from .runtime import Runtime
 from .submission import prefers_job, submit
-from .work import EXTENSIONS, OUTPUT_FORMATS, Decoding, Encoding, Result, describe_stream
+from .work import EXTENSIONS, Decoding, Encoding, Result, describe_stream
 
 __all__ = ["router"]
 
@@ -24,11 +25,12 @@ router = APIRouter()
 
 @router.post("/v1/encode")
 async def encode(request: Request) -> Response:
-    """Compress the picture in the body to an .lcn file."""
+    """Compress the picture or video in the body to an .lcn file."""
     if prefers_job(request):
         return await submit(request, "encode", request.query_params, {"Preference-Applied": "respond-async"})
     runtime: Runtime = request.app.state.runtime
     options = encode_options(request.query_params, runtime.check_accepting())
+    Encoding(options).check_may_wait(runtime)
     runtime.owner.check_room()  # before the body is read
     exchange = Exchange(runtime)
     async with runtime.bodies.read(request.headers, request.receive) as body:
@@ -41,21 +43,20 @@ async def encode(request: Request) -> Response:
 
 @router.post("/v1/decode")
 async def decode(request: Request) -> Response:
-    """Restore the picture of the .lcn file in the body, in the form that Accept asks for."""
+    """Restore the picture or video of the .lcn file in the body, in the form that Accept asks for."""
     if prefers_job(request):
         return await submit(request, "decode", request.query_params, {"Preference-Applied": "respond-async"})
     runtime: Runtime = request.app.state.runtime
     catalogue = runtime.check_accepting()
-    quality = decode_quality(request.query_params)
-    form = OUTPUT_FORMATS[choose(request.headers.get("accept", "*/*"), list(OUTPUT_FORMATS))]
+    decoding = Decoding(accepted_forms(request.headers.get("accept", "*/*")), decode_options(request.query_params))
     runtime.owner.check_room()  # before the body is read
     exchange = Exchange(runtime)
     async with runtime.bodies.read(request.headers, request.receive) as body:
-        tag = await runtime.in_pool(entity_tag, body, "decode", form.name, quality, catalogue.identity)
+        tag = await runtime.in_pool(entity_tag, body, "decode", decoding, catalogue.identity)
         if is_current(request, tag):
             return not_modified(tag, {"Vary": "Accept"})
         try:
-            result = await exchange.finish(Decoding(form.name, quality).run(exchange, body), request.receive)
+            result = await exchange.finish(decoding.run(exchange, body), request.receive)
         except LaconicError as error:
             runtime.metrics.decode_errors.labels(error.code).inc()
             raise
@@ -71,6 +72,7 @@ def _answer(request: Request, exchange: Exchange, result: Result, bytes_in: int,
         **headers,
         "X-Laconic-Codec": result.codec,
         "X-Laconic-Bpp": f"{result.bpp:.5f}",
+        **({"X-Laconic-Lost": ", ".join(f"{start}:{stop}" for start, stop in result.lost)} if result.lost else {}),
         "Server-Timing": exchange.server_timing(),
         "Content-Disposition": content_disposition(name),
     }
@@ -87,6 +89,10 @@ async def inspect(request: Request) -> Response:
     facts = {field.name: getattr(description, field.name) for field in dataclasses.fields(description)}
     facts["params"] = {str(key): _plain(value) for key, value in description.params.items()}
     facts["metadata"] = dict(description.metadata)
+    video = description.rate is not None
+    facts["signal"] = "video" if video else "image"
+    facts["frames"] = description.shape[0] if video else None
+    facts["groups"] = [chunk.length for chunk in description.chunks if chunk.type == "payload"] if video else None
     facts["chunks"] = [dataclasses.asdict(chunk) for chunk in description.chunks]
     return JSONResponse(facts)
 

@@ -30,6 +30,7 @@ FILES = {
             "coding",
             "curve",
             "dom",
+            "film",
             "jobs",
             "main",
             "metrics",
@@ -37,13 +38,15 @@ FILES = {
             "runs",
             "settings",
             "texts",
+            "video",
             "viewer",
             "worker",
         )
     },
 }
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "media-src blob:; connect-src 'self'; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from .forms import OUTPUT_FORMATS
 from .problems import NoSuchCodec
 from .runtime import Runtime
-from .work import OUTPUT_FORMATS
 
 __all__ = ["router"]
 
@@ -60,7 +60,15 @@ async def show_codec(request: Request) -> Response:
 
 
 def _limits(runtime: Runtime) -> Mapping[str, int | float]:
-    names = ("max_body_bytes", "max_upload_bytes", "max_pixels", "queue_size", "request_timeout_s")
+    names = (
+        "max_body_bytes",
+        "max_upload_bytes",
+        "max_pixels",
+        "max_video_pixels",
+        "max_frames",
+        "queue_size",
+        "request_timeout_s",
+    )
     return {name: getattr(runtime.settings, name) for name in names}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
@@ -47,8 +48,8 @@ class Media(Protocol):
         """Return the size of a picture."""
         ...
 
-    def read(self, data: bytes, limits: Limits, /) -> Signal:
-        """Return a picture."""
+    def read(self, data: bytes, limits: Limits, kind: str | None, /) -> Signal:
+        """Return a picture or a video, which must be of a kind where one is given."""
         ...
 
     def write(self, signal: Signal, form: str, quality: int | None, /) -> bytes:
@@ -70,7 +71,10 @@ class Runtime:
             raise InvalidSettings(f"LACONIC_CODECS has {', '.join(unknown)}; there are {', '.join(codec_ids())}")
         self.settings = settings
         self.limits = Limits(
-            max_input_bytes=max(settings.max_body_bytes, settings.max_upload_bytes), max_pixels=settings.max_pixels
+            max_input_bytes=max(settings.max_body_bytes, settings.max_upload_bytes),
+            max_pixels=settings.max_pixels,
+            max_video_pixels=settings.max_video_pixels,
+            max_frames=settings.max_frames,
         )
         self.log = log or make_log()
         self.metrics = Metrics()
@@ -126,7 +130,7 @@ class Runtime:
             outcomes = self.coder.run(jobs)
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(job, EncodeJob) and isinstance(outcome, Outcome) and isinstance(outcome.value, Encoded):
-                self.metrics.compressed(outcome.value.codec, job.request.signal.array.nbytes, len(outcome.value.data))
+                self.metrics.compressed(outcome.value.codec, _bytes_of(job.request.signal), len(outcome.value.data))
         return outcomes
 
     @property
@@ -188,3 +192,8 @@ class Runtime:
             if self.sandbox:
                 self.sandbox.stop()
             self.jobs.close()
+
+
+def _bytes_of(signal: Signal) -> int:
+    """Return the bytes of a signal's samples."""
+    return math.prod(signal.shape) * signal.bit_depth // 8

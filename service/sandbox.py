@@ -29,7 +29,9 @@ from ..codecs.errors import CorruptMedia, CorruptStream, LaconicError, LimitExce
 from ..codecs.limits import Limits
 from ..codecs.media import Header
 from ..codecs.signals import Signal
-from .media_worker import FRAME, pack_signal, unpack_signal
+from .excerpts import Excerpt
+from .media_worker import FRAME
+from .packing import largest_payload, pack_signal, unpack_signal
 from .problems import Unavailable
 from .settings import variable
 
@@ -39,8 +41,11 @@ START_S = 60.0  # for the first process to import what it needs
 LARGEST_TEXT = 2**20  # bytes of a reply's description
 BASE_MEMORY = 2**29  # bytes of address space: libraries, and pictures of next to no size
 MEMORY_A_PIXEL = 32  # bytes: the picture of 16 bits with alpha, and three times as much for the decoder
+MEMORY_A_VIDEO_PIXEL = 16  # bytes, of all frames: those of 16 bits, and as much again and more for reader or writer
+PIXELS_A_TURN = 16_000_000  # of a video: each time as many have the time that a picture has
 HEADER_PART = 1 / 6  # of a task's time: nobody else's header is read meanwhile
-ENVIRONMENT = {"LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+# One arena of memory for all threads: each would take 64 MiB of the address space for its own.
+ENVIRONMENT = {"LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 BY_CODE: dict[str, type[LaconicError]] = {kind.code: kind for kind in (getattr(errors, name) for name in errors.__all__)}
 PROGRAM = "from laconic.service.media_worker import main; main({memory}, {seconds})"
 
@@ -52,13 +57,13 @@ class _Died(Exception):
 class Sandbox:
     """Reads and writes media as `codecs.media` does, in at most `size` processes; safe to use from several threads.
 
-    One process more reads nothing but headers, which so never wait for pictures. `seconds` is the time that one task may take.
-    `program` is what the processes run, for tests.
+    One process more reads nothing but headers, which so never wait for pictures. `seconds` is the time that one task may take,
+    one with a large video several times that. `program` is what the processes run, for tests.
     """
 
     def __init__(self, size: int, limits: Limits, seconds: float, program: str = PROGRAM) -> None:
         self._seconds, self._stopped = seconds, False
-        memory = BASE_MEMORY + MEMORY_A_PIXEL * limits.max_pixels
+        memory = BASE_MEMORY + max(MEMORY_A_PIXEL * limits.max_pixels, MEMORY_A_VIDEO_PIXEL * limits.max_video_pixels)
         self._forks = _Forks(program.format(memory=memory, seconds=2 * int(seconds + 1)))
         self._pictures, self._headers = _places(size), _places(1)
 
@@ -85,39 +90,39 @@ class Sandbox:
 
     def read_header(self, data: bytes, limits: Limits) -> Header:
         """See `media.read_header`."""
-        facts, _ = self._ask("read_header", {"limits": asdict(limits)}, [data], 0, self._headers)
+        facts, _ = self._ask("read_header", {"limits": asdict(limits), "times": 1}, [data], 0, self._headers)
         name, *sides = facts["header"]
         return Header(str(name), *map(int, sides))
 
-    def read(self, data: bytes, limits: Limits) -> Signal:
-        """See `media.read`; raises `LimitExceeded` as well for a file that takes too long to read."""
-        return self._signal("read", data, limits)
+    def read(self, data: bytes, limits: Limits, kind: str | None = None) -> Signal:
+        """See `media.read`; videos come with all frames. Raises `LimitExceeded` as well for a file that takes too long."""
+        return self._signal("read", data, limits, kind=kind)
 
-    def decode(self, data: bytes, limits: Limits) -> Signal:
-        """Restore an .lcn file whose payload is a file of a third-party format; raises as `compress.decode` does."""
+    def decode(self, data: bytes, limits: Limits, excerpt: Excerpt = Excerpt()) -> Signal:  # noqa: B008 (frozen)
+        """Restore an .lcn file whose payload is a file of a third-party format; see `excerpts.restore`."""
         try:
-            return self._signal("decode", data, limits)
+            return self._signal("decode", data, limits, excerpt=asdict(excerpt))
         except CorruptMedia as error:
             raise CorruptStream(str(error)) from error
 
     def write(self, signal: Signal, form: str, quality: int | None = None) -> bytes:
         """See `media.write`; raises `MemoryError` where the process dies."""
         facts, parts = pack_signal(signal)
-        asked = {"signal": facts, "form": form, "quality": quality}
+        asked = {"signal": facts, "form": form, "quality": quality, "times": _turns(signal.pixels)}
         try:
-            return bytes(self._ask("write", asked, parts, 2 * signal.array.nbytes + 2**26)[1])
+            return bytes(self._ask("write", asked, parts, 2 * sum(map(len, parts)) + 2**26)[1])
         except CorruptMedia as error:
             raise MemoryError(f"writing {form}: {error}") from error
 
     def _give_back(self, places: queue.LifoQueue[_Worker | None], worker: _Worker | None) -> None:
         places.put(_ended(worker) if self._stopped else worker)
 
-    def _signal(self, task: str, data: bytes, limits: Limits) -> Signal:
-        most = 8 * limits.max_pixels + limits.max_metadata_bytes
-        facts, payload = self._ask(task, {"limits": asdict(limits)}, [data], most)
+    def _signal(self, task: str, data: bytes, limits: Limits, **asked: object) -> Signal:
+        asked |= {"limits": asdict(limits), "times": _turns(limits.max_video_pixels)}
+        facts, payload = self._ask(task, asked, [data], largest_payload(limits))
         try:
             return unpack_signal(facts, payload)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
             raise CorruptMedia("the file made its reader give an answer without sense") from error
 
     def _ask(
@@ -130,16 +135,16 @@ class Sandbox:
     ) -> tuple[Mapping[str, Any], memoryview]:
         """Return a worker's answer, of which the payload has at most `most` bytes."""
         idle = idle or self._pictures
+        seconds = self._seconds * (float(asked["times"]) if idle is self._pictures else HEADER_PART)
         worker = idle.get()
         try:
             if worker is None or not worker.alive():
                 worker = self._forks.fork()
-            seconds = self._seconds if idle is self._pictures else self._seconds * HEADER_PART
             facts, payload = worker.call({"task": task, **asked}, parts, seconds, most)
         except TimeoutError as error:
             worker = _ended(worker)
             limit = f"the time in seconds that the file may take ({task})"
-            allowed = int(self._seconds)
+            allowed = int(seconds)
             raise LimitExceeded(limit, allowed, allowed + 1, variable("media_timeout_s")) from error
         except _Died as error:
             worker = _ended(worker)
@@ -149,6 +154,11 @@ class Sandbox:
         if "error" in facts:
             raise _error(facts)
         return facts, payload
+
+
+def _turns(pixels: int) -> float:
+    """Return how many times the time of a picture is for a video of so many pixels in all frames, or less."""
+    return max(1.0, pixels / PIXELS_A_TURN)
 
 
 def _places(size: int) -> queue.LifoQueue[_Worker | None]:

@@ -29,7 +29,7 @@ def _no_path(value: object) -> object:
 class ServiceSettings(BaseModel):
     """Where the service listens and what it allows; every field is read from `LACONIC_<FIELD>`.
 
-    Byte and pixel limits are refused with 413, a full queue with 429, a late request with 504.
+    Limits of bytes, pixels and frames are refused with 413, a full queue with 429, a late request with 504.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +45,8 @@ class ServiceSettings(BaseModel):
     max_body_bytes: int = Field(default=32 * 2**20, ge=1, description="bytes of one request's body")
     max_buffered_bytes: int = Field(default=512 * 2**20, ge=1, description="bytes of all bodies held at once")
     max_pixels: int = Field(default=64_000_000, ge=1, description="pixels of one picture, from its header")
+    max_video_pixels: int = Field(default=128_000_000, ge=1, description="pixels of all frames of a video that are in memory")
+    max_frames: int = Field(default=20_000, ge=1, description="frames of one video")
     queue_size: int = Field(default=64, ge=1, description="requests that may wait or run at once")
     max_batch: int = Field(default=8, ge=1, description="requests that the device codes together")
     batch_wait_ms: float = Field(default=2.0, ge=0, le=1000, description="how long a batch waits for company")

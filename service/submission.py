@@ -11,6 +11,7 @@ from starlette.datastructures import QueryParams
 from starlette.responses import JSONResponse, Response
 
 from ..codecs.errors import InvalidSettings
+from .forms import OUTPUT_FORMATS, accepted_forms
 from .job_status import status_of
 from .job_store import Draft
 from .jobs import job_path
@@ -20,7 +21,7 @@ from .runtime import Runtime
 from .settings import variable
 from .uploads import Upload
 from .webhooks import checked_address
-from .work import OUTPUT_FORMATS, work_of
+from .work import work_of
 
 __all__ = ["RETRY_AFTER", "owner_of", "prefers_job", "submit"]
 
@@ -108,11 +109,12 @@ async def _callback(runtime: Runtime, query: QueryParams) -> str | None:
 
 
 def _output_form(request: Request, op: str) -> str:
-    """Return the format of the result; a client of jobs may also accept no more than the JSON of the status."""
+    """Return the formats of the result; a client of jobs may also accept no more than the JSON of the status."""
     if op == "encode":
         return ""
-    kind = choose(request.headers.get("accept", "*/*"), [*OUTPUT_FORMATS, _JSON])
-    return "png" if kind == _JSON else OUTPUT_FORMATS[kind].name
+    accept = request.headers.get("accept", "*/*")
+    status_only = choose(accept, [*OUTPUT_FORMATS, _JSON]) == _JSON
+    return str(accepted_forms("*/*" if status_only else accept))
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -10,30 +11,37 @@ from starlette.datastructures import QueryParams
 
 from ..codecs import batches, container, media
 from ..codecs.compress import Encoded
-from ..codecs.errors import UnsupportedMedia
+from ..codecs.errors import InvalidSettings, UnsupportedMedia
 from ..codecs.limits import Limits
-from ..codecs.signals import Signal
+from ..codecs.signals import Image, Signal, Video
 from .catalogue import Catalogue
 from .exchange import Exchange
-from .options import EncodeOptions, decode_quality, encode_options
-from .problems import NotAcceptable
+from .forms import OUTPUT_FORMATS, PICTURE_TYPES, VIDEO_TYPES, Forms
+from .options import DecodeOptions, EncodeOptions, decode_options, encode_options
+from .problems import JobNeeded, NotAcceptable
 from .runtime import Runtime
 
-__all__ = ["EXTENSIONS", "MEDIA_TYPE", "OUTPUT_FORMATS", "Decoding", "Encoding", "Result", "Work", "describe_stream", "work_of"]
+__all__ = ["EXTENSIONS", "MEDIA_TYPE", "Decoding", "Encoding", "Result", "Work", "describe_stream", "work_of"]
 
 MEDIA_TYPE = "application/vnd.laconic"
-OUTPUT_FORMATS = {form.media_type: form for form in media.FORMATS.values() if form.writes}
 EXTENSIONS = {MEDIA_TYPE: ".lcn"} | {form.media_type: form.extension for form in OUTPUT_FORMATS.values()}
+MEDIA_TYPES = {form.name: form.media_type for form in OUTPUT_FORMATS.values()}
+COUNTED = ("mp4", "mov")  # formats that list their frames; of others the header's number is a guess
+ALL_FRAMES = "the video's number of pixels, of all frames"
 
 
 @dataclass(frozen=True)
 class Result:
-    """A file, its media type, the codec that made it or that it was made with, and the bits per pixel of the .lcn file."""
+    """A file, its media type, the codec that made it or that it was made with, and the bits per pixel of the .lcn file.
+
+    `lost` are frames [start, stop) of a video that were damaged.
+    """
 
     content: bytes
     media_type: str
     codec: str
     bpp: float
+    lost: tuple[tuple[int, int], ...] = ()
 
 
 class Work(Protocol):
@@ -50,7 +58,7 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class Encoding:
-    """A picture is to become an .lcn file."""
+    """A picture or a video is to become an .lcn file."""
 
     options: EncodeOptions
 
@@ -58,15 +66,26 @@ class Encoding:
         """See `Work.check`."""
         runtime.media.read_header(body, runtime.limits)
 
+    def check_may_wait(self, runtime: Runtime) -> None:
+        """Raise `JobNeeded` for what nobody should wait for in a request."""
+        if _fits(runtime, self.options.codec):
+            raise JobNeeded(f"{self.options.codec} fits in steps, for longer than a request may take")
+
     async def run(self, exchange: Exchange, body: bytes) -> Result:
         """See `Work.run`."""
         runtime, options = exchange.runtime, self.options
         with exchange.place():
             header = await exchange.in_pool("read", runtime.media.read_header, body, runtime.limits)
-            pixels = header.height * header.width
-            async with exchange.room(runtime.coder.encode_plan(options.codec, options.settings, options.target, pixels)):
-                signal = await exchange.in_media_pool("read", header.format, pixels, runtime.media.read, body, runtime.limits)
+            asked = runtime.coder.signal_of(options.codec)
+            header = header._replace(frames=1) if asked == "image" else header  # of a GIF, whose first frame is a picture
+            kind, pixels = _kind(header), _most_pixels(header, len(body), runtime.limits)
+            plan = runtime.coder.encode_plan(options.codec, options.settings, options.target, pixels, kind)
+            limits = replace(runtime.limits, max_video_pixels=pixels)
+            async with exchange.room(plan):
+                signal = await exchange.in_media_pool("read", header.format, pixels, runtime.media.read, body, limits, asked)
                 job = runtime.coder.encode_job(batches.Request(signal, options.codec, options.settings, options.target))
+                if _fits(runtime, job.request.codec):
+                    job = replace(job, checkpoint=exchange.checkpoint)
                 del signal
                 encoded = await exchange.on_device(job)
         assert isinstance(encoded, Encoded)
@@ -75,33 +94,80 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Decoding:
-    """An .lcn file is to become a media file of the format `form`, at `quality` where that is lossy."""
+    """An .lcn file, or the part of it that the options say, is to become a media file of one of the `forms`."""
 
-    form: str
-    quality: int | None
+    forms: Forms
+    options: DecodeOptions
 
     def check(self, body: bytes, runtime: Runtime) -> None:
         """See `Work.check`."""
-        describe_stream(body, runtime.limits)
+        self._shape(body, runtime.limits)
 
     async def run(self, exchange: Exchange, body: bytes) -> Result:
         """See `Work.run`."""
-        runtime = exchange.runtime
+        runtime, options = exchange.runtime, self.options
         with exchange.place():
-            header = await exchange.in_pool("read", describe_stream, body, runtime.limits)
-            pixels = header.shape[0] * header.shape[1]
-            job = runtime.coder.decode_job(body, header.codec, pixels)
+            codec, shape, pixels, form = await exchange.in_pool("read", self._shape, body, runtime.limits)
+            job = runtime.coder.decode_job(body, codec, pixels, options.excerpt)
             async with exchange.room(job.plan):
                 signal = await exchange.on_device(job)
                 assert isinstance(signal, Signal)
-                writing = partial(_write, runtime, signal, self.form, self.quality)
-                content = await exchange.in_media_pool("write", self.form, pixels, writing)
-        return Result(content, media.FORMATS[self.form].media_type, header.codec, 8 * len(body) / pixels)
+                writing = partial(_write, runtime, signal, form, options.quality)
+                content = await exchange.in_media_pool("write", form, signal.pixels, writing)
+        lost = signal.lost if isinstance(signal, Video) else ()
+        return Result(content, MEDIA_TYPES[form], codec, 8 * len(body) / math.prod(shape[:-1]), lost)
+
+    def _shape(self, body: bytes, limits: Limits) -> tuple[str, tuple[int, ...], int, str]:
+        """Return codec, shape, pixels to decode and the format to write; raises what is wrong with file, options or forms."""
+        excerpt = self.options.excerpt
+        codec, shape, groups = _facts(body, limits, excerpt.salvage)
+        if len(shape) == 3:
+            if not excerpt.is_whole:
+                raise InvalidSettings("frames are parts of a video; the file holds a picture")
+            return codec, shape, shape[0] * shape[1], self.forms.of("image", 1)
+        frames, height, width = shape[:3]
+        start, stop = excerpt.span(frames)
+        limits.check("max_video_pixels", (stop - start) * height * width, ALL_FRAMES)
+        decoded = frames if excerpt.is_whole else min(frames, stop - start + 2 * math.ceil(frames / groups))
+        return codec, shape, decoded * height * width, self.forms.of("video", stop - start)
 
 
-def work_of(op: str, query: QueryParams, form: str, catalogue: Catalogue) -> Work:
+def work_of(op: str, query: QueryParams, forms: str, catalogue: Catalogue) -> Work:
     """Return the work that `op` (encode or decode) is with these options; raises `InvalidSettings` for bad ones."""
-    return Encoding(encode_options(query, catalogue)) if op == "encode" else Decoding(form, decode_quality(query))
+    if op == "encode":
+        return Encoding(encode_options(query, catalogue))
+    return Decoding(Forms.parse(forms), decode_options(query))
+
+
+def _fits(runtime: Runtime, codec: str) -> bool:
+    """Whether a codec, which may be "auto", is one that fits in steps."""
+    served = runtime.catalogue.served.get(codec)
+    return served is not None and served.fits
+
+
+def _kind(header: media.Header) -> str:
+    """Return the kind of signal that a file holds; only of GIFs the format does not tell."""
+    return "video" if header.frames > 1 else media.FORMATS[header.format].signal
+
+
+def _most_pixels(header: media.Header, size: int, limits: Limits) -> int:
+    """Return a bound of the pixels of all frames of a file of so many bytes; raises `LimitExceeded` for too many."""
+    pixels = header.height * header.width * header.frames
+    if _kind(header) != "video":
+        return pixels
+    limits.check("max_video_pixels", pixels, ALL_FRAMES)
+    if header.format in COUNTED:
+        return pixels
+    return min(size, limits.max_video_pixels) if header.format == "y4m" else limits.max_video_pixels
+
+
+def _facts(body: bytes, limits: Limits, salvage: bool) -> tuple[str, tuple[int, ...], int]:
+    """Return codec, shape and number of payload chunks of an .lcn file."""
+    if salvage:
+        stream = container.read(body, limits, salvage=True)
+        return stream.codec, stream.shape, len(stream.chunks)
+    description = describe_stream(body, limits)
+    return description.codec, description.shape, sum(chunk.type == "payload" for chunk in description.chunks)
 
 
 def describe_stream(body: bytes, limits: Limits) -> container.Description:
@@ -113,7 +179,10 @@ def describe_stream(body: bytes, limits: Limits) -> container.Description:
 
 def _write(runtime: Runtime, signal: Signal, form: str, quality: int | None) -> bytes:
     """Return the media file; what the format cannot hold is no fault of the body."""
+    if isinstance(signal, Video) and form not in {one.name for one in VIDEO_TYPES.values()}:
+        signal = Image(signal.array[0])  # the one frame that was asked for
     try:
         return runtime.media.write(signal, form, quality)
     except UnsupportedMedia as error:
-        raise NotAcceptable(f"{error}; accept another of {', '.join(OUTPUT_FORMATS)}") from error
+        others = VIDEO_TYPES if isinstance(signal, Video) else PICTURE_TYPES
+        raise NotAcceptable(f"{error}; accept another of {', '.join(others)}") from error

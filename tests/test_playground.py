@@ -89,6 +89,7 @@ def test_the_policy_allows_this_service_and_nothing_else() -> None:
         "script-src": "'self'",
         "style-src": "'self'",
         "img-src": "'self' blob: data:",
+        "media-src": "blob:",
         "connect-src": "'self'",
         "form-action": "'none'",
         "base-uri": "'none'",

@@ -31,7 +31,7 @@ from .pictures import photograph
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="resource limits are POSIX's")
 
-LIMITS = Limits(max_pixels=4_000_000)
+LIMITS = Limits(max_pixels=4_000_000, max_video_pixels=8_000_000)
 HANG = "import time; from laconic.codecs import media; media.read = lambda *_: time.sleep(999)\n"
 SPIN = "from laconic.codecs import media\ndef spin(*_):\n    while True: pass\nmedia.read = spin\n"
 DIE = "import os; from laconic.codecs import media; media.write = lambda *_: os._exit(3)\n"
@@ -238,7 +238,7 @@ def test_a_writer_that_dies_is_no_fault_of_the_file() -> None:
 
 def test_memory_beyond_the_limit_is_refused_there() -> None:
     hungry = "from laconic.codecs import media; media.read = lambda *_: bytes(2**31)\n"
-    box = Sandbox(1, Limits(max_pixels=1000), 60, faulty(hungry))
+    box = Sandbox(1, Limits(max_pixels=1000, max_video_pixels=1000), 60, faulty(hungry))
     try:
         with pytest.raises(CorruptMedia, match="memory"):
             box.read(PNG, LIMITS)

@@ -32,7 +32,7 @@ BODIES = {"/v1/encode": PNG, "/v1/decode": STREAM, "/v1/inspect": STREAM, "/v1/j
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    limited = ServiceSettings(port=0, threads=1, codecs=("jpeg", "webp"), max_body_bytes=200_000, max_pixels=100_000)
+    limited = ServiceSettings(port=0, threads=1, codecs=("jpeg", "webp", "h264"), max_body_bytes=200_000, max_pixels=100_000)
     with background(limited, make_log(io.StringIO())) as url:
         yield url
 
@@ -92,6 +92,9 @@ def test_every_parameter_and_answer_is_described(url: str) -> None:
     assert {"200", "304", "400", "413", "415", "422", "429", "500", "503", "504"} <= set(encode["responses"])
     decoded = document["paths"]["/v1/decode"]["post"]["responses"]["200"]["content"]
     assert {"image/png", "image/webp", "image/jpeg", "application/x-npy"} <= set(decoded)
+    assert {"video/mp4", "video/webm", "video/x-matroska", "application/zip"} <= set(decoded)
+    parameters = {parameter["name"] for parameter in document["paths"]["/v1/decode"]["post"]["parameters"]}
+    assert {"quality", "frames", "salvage"} <= parameters
     described = {int(status) for path in document["paths"].values() for op in path.values() for status in op["responses"]}
     assert {problem.status for problem in PROBLEMS.values()} - described == {499}
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from laconic.codecs import compress, container
+from laconic.codecs import compress, container, media
 from laconic.codecs.codec import Codec
 from laconic.codecs.errors import Cancelled, CorruptStream, InvalidSettings, LaconicError, UnsupportedMedia
 from laconic.codecs.limits import Limits
@@ -239,11 +242,28 @@ def test_bytes_are_the_same_in_every_process() -> None:
     """Memory is filled with other bytes in each: encoders that read what was not written would show it."""
     outputs = []
     for fill in ("1", "85"):
-        environment = {**__import__("os").environ, "MALLOC_PERTURB_": fill, "SVT_LOG": "0"}
+        environment = {**os.environ, "MALLOC_PERTURB_": fill, "SVT_LOG": "0"}
         done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
         assert done.stderr == "", "encoders write nothing by themselves"
         outputs.append(done.stdout.split())
     assert outputs[0] == outputs[1] and len(outputs[0]) == 6
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not tell threads' priorities")
+def test_encoders_take_no_priority() -> None:
+    """SVT-AV1 gives itself and its caller the highest one where it may: as root."""
+    seen: set[int] = set()
+
+    def progress(part: float, stage: str) -> None:
+        for task in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(ProcessLookupError):
+                seen.add(os.sched_getscheduler(int(task.name)))
+
+    compress.encode(clip(9), "av1", {"effort": 1, "frames": 5}, progress=progress, device="cpu")
+    progress(1.0, "")
+    media.write(clip(2, bits=16), "webm")
+    progress(1.0, "")
+    assert seen == {os.SCHED_OTHER}
 
 
 @pytest.mark.parametrize("codec", CODECS)

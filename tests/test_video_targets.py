@@ -125,6 +125,8 @@ def test_a_long_video_is_coded_whole_at_its_target(monkeypatch: pytest.MonkeyPat
     encoded = compress.encode(video, "auto", {"effort": 1}, Target(psnr=34), "cpu")
     decoded = compress.decode(encoded.data)
     assert decoded.shape == video.shape and 34 <= psnr(video, decoded) < 34.5
+    with_sound = replace(video, metadata={"audio": bytes(5000)})
+    assert 5000 + 0.9 * 1500 < len(compress.encode(with_sound, "h264", {"effort": 1}, Target(bytes=6500), "cpu").data) <= 6500
 
 
 def test_the_search_can_be_stopped() -> None:

@@ -1,8 +1,8 @@
 """`opus`: Opus (RFC 6716) by libopus. One encoder runs through all of the sound; chunks of ten seconds decode apart.
 
 A decoder that begins in the middle needs some packets before those that count, until it is where the encoder was: each chunk
-repeats the packets of the 160 ms before it (twice what RFC 7845 asks for in section 4.6; then nothing is left to measure). Sound
-of another rate than 48 kHz is resampled on both sides, which needs a little beside the chunk too.
+repeats the packets of the 160 ms before it (twice what RFC 7845 asks for in section 4.6; then nothing is left to measure).
+Sound of another rate than 48 kHz is resampled on both sides, which needs a little beside the chunk too.
 """
 
 from __future__ import annotations

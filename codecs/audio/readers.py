@@ -1,7 +1,7 @@
 """Sound files to samples: one pass that decodes and counts all of them, and reading again what is asked for.
 
 Containers are not believed: samples are counted by decoding them, with what coders put before and behind the sound cut off as
-the file says. They stay in memory as long as they are few; beyond that the file is decoded again whenever samples are asked for.
+the file says. They stay in memory as long as they are few; beyond that the file is decoded again when samples are asked for.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class FileSamples:
 
 
 def has_only_sound(data: bytes, name: str, limits: Limits) -> bool:
-    """Whether a file of a kind that may hold a video ("mp4", "mov", "webm", "mkv") has sound and no video; not if it is damaged."""
+    """Whether a file of a kind that may hold a video ("mp4", "mov", "webm", "mkv") has sound and none; not if damaged."""
     if name not in SOUND_ONLY:
         return False
     try:

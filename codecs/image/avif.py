@@ -30,6 +30,7 @@ class Avif:
     signal = "image"
     lossless = False
     overlaps = True
+    native = True
     devices = ("cpu",)
     Settings = AvifSettings
 

@@ -28,6 +28,7 @@ class Jpeg:
     signal = "image"
     lossless = False
     overlaps = True
+    native = True
     devices = ("cpu",)
     Settings = JpegSettings
 

@@ -25,6 +25,7 @@ class JpegXl:
     signal = "image"
     lossless = False
     overlaps = True
+    native = True
     devices = ("cpu",)
     Settings = JpegXlSettings
 

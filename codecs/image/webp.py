@@ -27,6 +27,7 @@ class WebP:
     signal = "image"
     lossless = False
     overlaps = True
+    native = True
     devices = ("cpu",)
     Settings = WebPSettings
 

@@ -16,8 +16,6 @@ LOWEST_CRF, HIGHEST_CRF = 8.0, 63.0  # at quality 100 and 0, in the encoder's st
 FASTEST_PRESET = 11  # at effort 1; each effort more is a preset slower
 THREADS = 4  # at most: the bytes are the same whatever their number
 
-os.environ.setdefault("SVT_LOG", "0")  # the encoder writes to standard error by itself, and can be told otherwise only here
-
 
 class Av1Settings(VideoSettings):
     """Settings of `av1`."""
@@ -32,6 +30,7 @@ class Av1:
     signal = "video"
     lossless = False
     overlaps = True
+    native = True
     devices = ("cpu",)
     Settings = Av1Settings
 
@@ -41,7 +40,7 @@ class Av1:
     def encode(self, signal: Video, settings: Av1Settings, progress: Progress | None = None) -> Stream:
         """Compress a video, group by group; raises `UnsupportedMedia` for frames that the encoder does not take."""
         crf = round(4 * (HIGHEST_CRF - (HIGHEST_CRF - LOWEST_CRF) * settings.quality / 100)) / 4
-        threads = min(THREADS, len(os.sched_getaffinity(0)))
+        threads = min(THREADS, os.cpu_count() or 1)
         options = {"preset": str(FASTEST_PRESET + 1 - settings.effort), "svtav1-params": f"crf={crf}:lp={threads}"}
         coding = Coding("libsvtav1", options, pixel_format("420", settings.depth != "8"))
         return encode_groups(self.id, signal, coding, settings.frames, progress)

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, cast
 
 import av
@@ -22,11 +25,13 @@ from ..signals import Colour, Samples
 
 __all__ = [
     "MATRICES",
+    "SAME_EVERYWHERE",
     "decode_frames",
     "encode_frames",
     "failures_are",
     "frame_of_rgb",
     "is_deep",
+    "open_encoder",
     "parts_of",
     "rgb_of_frame",
     "tagged",
@@ -41,6 +46,11 @@ PLAIN = Interpolation.BICUBIC
 ROUNDED = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
 ACCURATE = ROUNDED | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 VARINT_BYTES = 4
+TASKS = Path("/proc/self/task")
+# An option of x264: else its macroblock tree reads memory that nobody wrote, on processors with AVX-512, and bytes vary.
+SAME_EVERYWHERE = {"x264-params": "cpu-independent=1"}
+
+os.environ.setdefault("SVT_LOG", "0")  # SVT-AV1 writes to standard error by itself, and can be told otherwise only here
 
 
 @contextlib.contextmanager
@@ -82,6 +92,7 @@ def encode_frames(
         context.pix_fmt, context.framerate, context.time_base = pixel_format, rate, 1 / rate
         context.thread_count, context.options = threads, dict(options)
         tagged(context, pixel_format, colour)
+        open_encoder(context)
         packets = []
         for index, frame in enumerate(rest):
             picture = frame_of_rgb(frame, pixel_format, colour)
@@ -90,6 +101,21 @@ def encode_frames(
         packets += context.encode(None)
         parts = [context.extradata or b"", *(stripped(bytes(packet)) for packet in packets)]
         return b"".join(varint(len(part)) + part for part in parts)
+
+
+def open_encoder(context: Any) -> None:
+    """Open an encoder, and leave every thread at the priority that it had.
+
+    SVT-AV1 in a process of root takes the highest real-time priority for its threads and for the calling one, for good: on
+    their processors nothing else would run.
+    """
+    before = _policies()
+    context.open()
+    for thread, policy in _policies().items():
+        earlier = before.get(thread, before.get(threading.get_native_id(), policy))
+        if policy != earlier:
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setscheduler(thread, earlier, os.sched_param(0))
 
 
 def decode_frames(
@@ -162,6 +188,16 @@ def rgb_of_frame(frame: Any, colour: Colour, bit_depth: int, interpolation: Inte
 def is_deep(form: Any) -> bool:
     """Whether a pixel format (`av.VideoFormat`) has more than 8 bits per sample."""
     return max((component.bits for component in form.components), default=8) > 8
+
+
+def _policies() -> dict[int, int]:
+    """Return the scheduling policy of each thread of this process; empty where the system does not tell."""
+    found: dict[int, int] = {}
+    if TASKS.is_dir():
+        for task in TASKS.iterdir():
+            with contextlib.suppress(ProcessLookupError):
+                found[int(task.name)] = os.sched_getscheduler(int(task.name))
+    return found
 
 
 def _is_rgb(pixel_format: str) -> bool:

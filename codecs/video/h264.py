@@ -7,11 +7,11 @@ import re
 from ..codec import Progress, Stream
 from ..signals import Video
 from .conventional import PRESETS, Coding, LossyOrLosslessVideo, decode_groups, encode_groups, pixel_format, refuse_lossless
+from .ffmpeg import SAME_EVERYWHERE
 
 __all__ = ["H264", "H264Settings"]
 
 LOWEST_CRF, HIGHEST_CRF = 6.0, 51.0  # at quality 100 and 0
-REPRODUCIBLE = "cpu-independent=1"  # else AVX-512 reads memory that was not written, and bytes differ from run to run
 START = re.compile(rb"\x00?\x00\x00\x01")  # of a unit in a packet
 SEI = 6  # the type of units that decoding does without: x264 describes itself and all its settings in one
 
@@ -27,6 +27,7 @@ class H264:
     signal = "video"
     lossless = False
     overlaps = True
+    native = True
     devices = ("cpu",)
     Settings = H264Settings
 
@@ -35,19 +36,15 @@ class H264:
 
     def encode(self, signal: Video, settings: H264Settings, progress: Progress | None = None) -> Stream:
         """Compress a video, group by group; raises `UnsupportedMedia` for frames that the encoder does not take."""
-        preset = {"preset": PRESETS[settings.effort - 1]}
+        preset = {"preset": PRESETS[settings.effort - 1], **SAME_EVERYWHERE}
         if settings.lossless:
             refuse_lossless(signal)
-            coding = Coding("libx264rgb", preset | {"qp": "0", "x264-params": REPRODUCIBLE}, "rgb24", _without_sei)
+            coding = Coding("libx264rgb", preset | {"qp": "0"}, "rgb24", _without_sei)
         else:
             crf = HIGHEST_CRF - (HIGHEST_CRF - LOWEST_CRF) * settings.quality / 100
             deep = (settings.depth or str(min(signal.bit_depth, 10))) == "10"
-            coding = Coding(
-                "libx264",
-                preset | {"crf": f"{crf:.3f}", "x264-params": REPRODUCIBLE},
-                pixel_format(settings.chroma, deep),
-                _without_sei,
-            )
+            options = preset | {"crf": f"{crf:.3f}"}
+            coding = Coding("libx264", options, pixel_format(settings.chroma, deep), _without_sei)
         return encode_groups(self.id, signal, coding, settings.frames, progress)
 
     def decode(self, stream: Stream, progress: Progress | None = None) -> Video:

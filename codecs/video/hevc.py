@@ -24,6 +24,7 @@ class Hevc:
     signal = "video"
     lossless = False
     overlaps = True
+    native = True
     devices = ("cpu",)
     Settings = HevcSettings
 

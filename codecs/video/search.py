@@ -192,8 +192,9 @@ def search_video(
     work = _Work(video, settings, _Goal(target, video.pixels), target.psnr is not None or (whole and several), encode, decode)
     trying = work
     if not whole:
-        share = sample.shape[0] / video.shape[0]
-        part = target if target.bytes is None else replace(target, bytes=max(1, round(target.bytes * share)))
+        most = target.max_bytes(video.pixels)
+        room = (most or 0) - sum(map(len, video.metadata.values()))  # beside the sound, which the sample has not
+        part = target if most is None else Target(bytes=max(1, round(room * sample.shape[0] / video.shape[0])))
         trying = _Work(sample, settings, _Goal(part, sample.pixels), several or work.measured, encode, decode)
     found = _tried(trying, codecs, _part(progress, 0.0, 1.0 if whole else SAMPLE_SHARE))
     exact = [codec for codec in codecs if several and "lossless" in codec_class(codec).Settings.model_fields]

@@ -7,7 +7,6 @@ odd sizes: there it is 4:4:4, so that the size stays. Colour is converted and la
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -21,12 +20,11 @@ import numpy as np
 from ..errors import UnsupportedMedia
 from ..image import writers as pictures
 from ..signals import TICKS, Colour, Video
-from .ffmpeg import failures_are, frame_of_rgb, tagged
+from .ffmpeg import SAME_EVERYWHERE, failures_are, frame_of_rgb, open_encoder, tagged
 from .soundtrack import BITEXACT, sound_for
 
 __all__ = ["WRITERS", "Encoding", "Target", "write", "write_to"]
 
-os.environ.setdefault("SVT_LOG", "0")  # SVT-AV1 writes to standard error by itself, and can be told otherwise only here
 Writer = Callable[[Video, BinaryIO, int], None]  # of a video to an open file at a quality
 THREADS = 4  # of an encoder: with another number its bytes are others
 VISUALLY_LOSSLESS = 80  # the quality where none is asked for: x264's crf 17
@@ -94,6 +92,7 @@ def _encoded(encoding: Encoding) -> Writer:
             stream.codec_context.time_base = 1 / video.rate if video.times is None else Fraction(1, TICKS)
             stream.codec_context.thread_count = THREADS
             tagged(stream.codec_context, stream.pix_fmt, video.colour)
+            open_encoder(stream.codec_context)
             with sound_for(video.metadata.get("audio"), container, encoding.sound, encoding.other_sound) as sound:
                 for packet in _packets(video, stream):
                     sound.until(packet.dts * packet.time_base)
@@ -166,8 +165,7 @@ def _zip(video: Video, file: BinaryIO, quality: int) -> None:
 
 
 def _x264(quality: int) -> Mapping[str, str]:
-    # With its macroblock tree x264 makes other bytes of the same frames now and then, on processors with AVX-512.
-    return {"crf": f"{51 - 0.425 * quality:.1f}", "preset": "fast", "mbtree": "0"}
+    return {"crf": f"{51 - 0.425 * quality:.1f}", "preset": "fast", **SAME_EVERYWHERE}
 
 
 def _vp9(quality: int) -> Mapping[str, str]:

@@ -29,8 +29,9 @@ export class Api {
     return this.#timed(`v1/encode?${new URLSearchParams(query)}`, this.#post(body, "application/octet-stream", LACONIC), signal);
   }
 
-  decode(stream, signal) {
-    return this.#timed("v1/decode", this.#post(stream, LACONIC, "image/png"), signal);
+  decode(stream, signal, accept = "image/png", query = {}) {
+    const asked = Object.keys(query).length ? `?${new URLSearchParams(query)}` : "";
+    return this.#timed(`v1/decode${asked}`, this.#post(stream, LACONIC, accept), signal);
   }
 
   inspect(stream, signal) {

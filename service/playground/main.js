@@ -1,24 +1,30 @@
-// The page: what happens between a picture that comes in and the figures that stand there.
+// The page: what happens between a picture or a video that comes in and the figures that stand there.
 
 import { Api } from "./api.js";
 import { Measurer, code, isLaconic, readOriginal, restore } from "./coding.js";
 import { byId, bytesText, count, element, psnrText, table, timeText } from "./dom.js";
+import { Film } from "./film.js";
 import { encodeAsJob, jobText, offersJobs } from "./jobs.js";
 import { Comparison, Curves } from "./runs.js";
 import { SettingsForm } from "./settings.js";
 import { textFor } from "./texts.js";
+import { codeVideo, isVideo, moves, playable, restoreVideo } from "./video.js";
 import { Viewer } from "./viewer.js";
 
 const DELAY_MS = 250; // a slider that still moves sends nothing
+const START = 2 ** 20; // bytes that tell what a file is
 
 class Playground {
   api = new Api();
   measurer = new Measurer();
   viewer = new Viewer();
+  film = new Film();
   settings = new SettingsForm();
-  codecs = [];
+  codecs = []; // those for what is on the page, of #served
+  #served = [];
+  #kind = "";
   limits = {};
-  source = null; // { blob, name, stem }: a picture, which can be coded
+  source = null; // { blob, name, stem }: a picture, which can be coded; of a video also the `film` that plays, or null
   #opened = null; // [blob, name] of what came last, read or not
   result = null; // what the viewer shows, as coding.js gives it
   #curves = new Curves(this);
@@ -28,7 +34,9 @@ class Playground {
   #urls = [];
 
   constructor() {
-    this.viewer.onDifference = () => this.result && this.measurer.ask("difference", this.result.png);
+    this.viewer.onDifference = () =>
+      this.result && (this.result.film ? this.film.difference() : this.measurer.ask("difference", this.result.png));
+    this.film.onMove = (moving) => this.viewer.frameChanged(moving);
     this.api.onWait = (seconds) => seconds && this.#say(`The service is busy; asking again in ${Math.ceil(seconds)} s.`);
     this.settings.onChange = () => this.#changed();
     byId("settings").addEventListener("submit", (event) => {
@@ -53,14 +61,25 @@ class Playground {
   async start() {
     await this.#work("Asking the service for its codecs", async (signal) => {
       const { codecs, limits } = await this.api.codecs(signal);
-      this.codecs = codecs.filter((codec) => codec.signal === "image");
+      this.#served = codecs;
       this.limits = limits;
-      this.settings.offer(this.codecs);
-      this.#curves.offer(this.codecs);
-      this.#tell();
+      this.#turnTo(codecs.some((codec) => codec.signal === "image") ? "image" : "video");
+      this.#curves.offer(codecs.filter((codec) => codec.signal === "image"));
       byId("job-choice").hidden = !(await offersJobs(this.api, signal));
-      this.#say("Choose a picture, or take the example.");
+      this.#say("Choose a picture or a video, or take the example.");
     });
+  }
+
+  // Offer what there is for pictures, or for videos.
+  #turnTo(kind) {
+    if (this.#kind === kind) return;
+    this.#kind = kind;
+    this.codecs = this.#served.filter((codec) => codec.signal === kind);
+    for (const id of ["curves", "tables"]) byId(id).hidden = kind === "video";
+    for (const id of ["film-rate", "film-length", "film-keys"]) byId(id).hidden = kind !== "video";
+    byId("picture-kind").textContent = kind === "video" ? "video" : "PNG";
+    this.settings.offer(this.codecs);
+    this.#changed();
   }
 
   #takeFiles() {
@@ -97,7 +116,7 @@ class Playground {
   async open(blob, name) {
     if (!this.codecs.length) await this.start();
     if (!this.codecs.length) return;
-    const start = new Uint8Array(await blob.slice(0, 8).arrayBuffer());
+    const start = new Uint8Array(await blob.slice(0, START).arrayBuffer());
     if (blob.size > this.limits.max_body_bytes) {
       const most = bytesText(this.limits.max_body_bytes);
       return this.#fail(new Error(`${name} has ${bytesText(blob.size)}; the service takes at most ${most}.`));
@@ -106,6 +125,7 @@ class Playground {
     this.#opened = [blob, name];
     byId("source-name").textContent = `${name}, ${bytesText(blob.size)}`;
     if (isLaconic(start)) await this.#openStream(blob, name);
+    else if (isVideo(start) || (moves(start) && this.#served.some((codec) => codec.signal === "video"))) await this.#openVideo(blob, name);
     else await this.#openPicture(blob, name);
   }
 
@@ -115,13 +135,36 @@ class Playground {
     await this.#work("Decoding", async (signal) => {
       await this.measurer.ask("given", null);
       await this.viewer.showOriginal(null);
-      const result = await restore(blob, this.api, this.measurer, signal);
+      const { shape } = await this.api.inspect(blob, signal);
+      this.#turnTo(shape.length === 4 ? "video" : "image");
+      const film = shape.length === 4 ? restoreVideo(blob, this.api, null, signal) : null;
+      const result = await (film ?? restore(blob, this.api, this.measurer, signal));
       await this.present({ ...result, name });
       await this.#inspect();
     });
   }
 
+  async #openVideo(blob, name) {
+    this.#turnTo("video");
+    const source = { blob, name, stem: name.replace(/\.[^.]*$/, "") || "video" };
+    this.source = null;
+    const read = await this.#work("Reading the video", async (signal) => {
+      await this.viewer.showOriginal(null);
+      source.film = await playable(blob, this.api, this.codecs, signal);
+      if (source.film) await this.viewer.showOriginal(source.film, true);
+      const { videoWidth, videoHeight } = byId("original-film");
+      const size = source.film ? ` ${videoWidth} × ${videoHeight},` : "";
+      const copy = source.film === blob ? "" : source.film ? ", shown as a copy that plays here" : ", which does not play here";
+      byId("source-name").textContent = `${name},${size} ${bytesText(blob.size)}${copy}`;
+      this.source = source;
+    });
+    this.#tell();
+    if (read && !this.#takesJob()) await this.encode();
+    else if (read) this.#say("This codec fits the video in steps, as a job: press Encode.");
+  }
+
   async #openPicture(blob, name) {
+    this.#turnTo("image");
     const source = { blob, name, stem: name.replace(/\.[^.]*$/, "") || "picture" };
     this.source = null; // until it has been read nothing may be coded
     const read = await this.#work("Reading the picture", async (signal) => {
@@ -145,8 +188,16 @@ class Playground {
     const job = (body, asked, signal) => encodeAsJob(this.api, body, asked, signal, (status) => this.#progress(status));
     await this.#work(`Coding with ${query.codec}`, async (signal) => {
       const encode = byId("as-job").checked ? job : null;
-      await this.present(await code(this.source, query, this.api, this.measurer, signal, encode));
+      const coded = "film" in this.source
+        ? codeVideo(this.source, query, this.api, signal, encode)
+        : code(this.source, query, this.api, this.measurer, signal, encode);
+      await this.present(await coded);
     });
+  }
+
+  // Whether the codec that is chosen fits in steps: nobody waits for that in a request.
+  #takesJob() {
+    return Boolean(this.codecs.find(({ id }) => id === byId("codec").value)?.job);
   }
 
   #progress(status) {
@@ -159,31 +210,37 @@ class Playground {
   async present(result) {
     this.result = result;
     byId("stage").classList.toggle("alpha", result.shape.channels % 2 === 0);
-    await this.viewer.showDecoded(result.png);
-    const { stream, bpp, ratio, psnr, encoded, decoded, codec } = result;
+    await this.viewer.showDecoded(result.film ?? result.png, Boolean(result.film));
+    this.film.offer(result.film ? result.shape : null);
+    const { stream, bpp, ratio, kbps, encoded, decoded, codec } = result;
+    const psnr = `${result.film && result.psnr ? "≈ " : ""}${psnrText(result.psnr)}`;
     const part = this.source ? ` (${((100 * stream.size) / this.source.blob.size).toFixed(1)} %)` : "";
     const figures = {
       bytes: `${count(stream.size)}${part}`,
       bpp: bpp.toFixed(bpp < 0.1 ? 4 : 3),
       ratio: `${ratio.toFixed(1)} : 1`,
-      psnr: psnrText(psnr),
+      kbps: kbps?.toFixed(kbps < 10 ? 2 : 0) ?? "–",
+      frames: result.film ? `${count(result.shape.frames)} at ${Number(result.shape.rate.toFixed(2))}/s` : "–",
+      psnr,
       encode: timeText(encoded?.ms),
       decode: timeText(decoded.ms),
     };
     for (const [name, text] of Object.entries(figures)) byId(`figure-${name}`).textContent = text;
     const trips = [encoded && `encode ${timeText(encoded.roundTrip)}`, `decode ${timeText(decoded.roundTrip)}`];
-    this.#say(`${codec}: ${bytesText(stream.size)}, ${psnrText(psnr)}. Round trips: ${trips.filter(Boolean).join(", ")}.`);
+    this.#say(`${codec}: ${bytesText(stream.size)}, ${psnr}. Round trips: ${trips.filter(Boolean).join(", ")}.`);
     const stem = this.source?.stem ?? result.name.replace(/\.[^.]*$/, "");
     this.#offer(stem, result);
     byId("inspect").disabled = false;
     byId("inspected").replaceChildren();
+    if (result.film) return;
     this.#curves.mark(result);
-    this.#comparison.suggest(psnr);
+    this.#comparison.suggest(result.psnr);
   }
 
-  #offer(stem, { stream, png }) {
+  #offer(stem, { stream, png, film }) {
     this.#withdraw();
-    const links = [["stream", stream, `${stem}.lcn`], ["picture", png, `${stem}-decoded.png`]];
+    const extension = film ? film.type.split("/")[1] : "png";
+    const links = [["stream", stream, `${stem}.lcn`], ["picture", film ?? png, `${stem}-decoded.${extension}`]];
     this.#urls = links.map(([kind, blob, name]) => {
       const url = URL.createObjectURL(blob);
       Object.assign(byId(`download-${kind}`), { href: url, download: name }).removeAttribute("aria-disabled");
@@ -204,6 +261,8 @@ class Playground {
     this.#working?.abort();
     this.#curves.clear();
     this.#comparison.clear();
+    this.film.offer(null);
+    this.film.rewind();
     this.result = null;
     for (const place of document.querySelectorAll(".figures dd")) place.textContent = "–";
     byId("inspected").replaceChildren();
@@ -213,8 +272,12 @@ class Playground {
 
   #changed() {
     this.#tell();
+    const job = this.#takesJob();
+    if (job) byId("as-job").checked = true;
+    else if (byId("as-job").disabled) byId("as-job").checked = false;
+    byId("as-job").disabled = job;
     clearTimeout(this.#timer);
-    if (byId("live").checked && this.source) this.#timer = setTimeout(() => this.encode(), DELAY_MS);
+    if (byId("live").checked && this.source && !job) this.#timer = setTimeout(() => this.encode(), DELAY_MS);
   }
 
   async #keyed() {
@@ -242,7 +305,9 @@ class Playground {
 
   #tell() {
     byId("copy-text").textContent = textFor(byId("copy-kind").value, {
-      name: this.source?.name ?? "photo.png",
+      name: this.source?.name ?? (this.#kind === "video" ? "clip.mp4" : "photo.png"),
+      video: this.#kind === "video",
+      job: this.#takesJob(),
       query: byId("codec").value ? this.settings.query() : { codec: "auto" },
       service: this.api.url(""),
       secret: Boolean(this.api.key),

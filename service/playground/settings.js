@@ -7,10 +7,11 @@ export const AUTO = "auto";
 const TARGETS = {
   target_psnr: ["at least this PSNR", "dB", { type: "number", minimum: 1, maximum: 100, default: 38 }, 0.1],
   target_bpp: ["at most these bits per pixel", "bpp", { type: "number", minimum: 0.001, maximum: 1000, default: 0.5 }, 0.001],
+  target_kbps: ["at most these kbit/s", "kbit/s", { type: "number", minimum: 0.1, maximum: 1000000, default: 100 }, 0.1],
   target_bytes: ["at most these bytes", "bytes", { type: "integer", minimum: 1, default: 50000 }, 1],
 };
 const OF_AIM = ["quality", "lossless"]; // settings that the aim stands for
-const IN_SIGHT = ["effort"]; // settings that are not hidden under "more"
+const IN_SIGHT = ["effort", "seconds", "steps"]; // settings that are not hidden under "more"
 
 const propertiesOf = (codec) => codec?.settings.properties ?? {};
 const title = (name) => name.replaceAll("_", " ");
@@ -72,10 +73,12 @@ export class SettingsForm {
   #aims() {
     const aims = [];
     const lossless = byId("codec").value === AUTO ? this.#codecs.some((codec) => codec.lossless) : this.#codec().lossless;
-    if (this.#properties().quality) {
-      aims.push(["quality", "a quality"], ...Object.entries(TARGETS).map(([name, [text]]) => [name, text]));
-    }
-    return lossless || !aims.length ? [...aims, ["lossless", lossless ? "no loss" : "what the codec does"]] : aims;
+    if (this.#properties().quality) aims.push(["quality", "a quality"]);
+    else if (!lossless) aims.push(["lossless", "what the codec does"]);
+    const met = byId("codec").value === AUTO ? this.#codecs.flatMap(({ targets }) => targets) : this.#codec().targets;
+    const offered = Object.entries(TARGETS).filter(([name]) => met.includes(name.replace("target_", "")));
+    aims.push(...offered.map(([name, [text]]) => [name, text]));
+    return lossless ? [...aims, ["lossless", "no loss"]] : aims;
   }
 
   #rebuild(silent = false) {
@@ -102,7 +105,7 @@ export class SettingsForm {
   // One labelled control: a slider for a range of whole numbers, a list for a choice, a box for a flag, else a line of text.
   #field(name, schema, unit = "", step = 1) {
     const id = `set-${name}`;
-    const whole = schema.type === "integer" && schema.minimum !== undefined && schema.maximum !== undefined;
+    const whole = (schema.type === "integer" || name === "quality") && schema.minimum !== undefined && schema.maximum !== undefined;
     const input = control(schema, whole, step);
     input.id = id;
     const kept = this.#kept.get(name);
@@ -133,7 +136,7 @@ function control(schema, whole, step) {
   const numeric = schema.type === "integer" || schema.type === "number";
   const input = element("input", { type: whole ? "range" : numeric ? "number" : "text" });
   if (numeric) {
-    input.step = schema.type === "integer" ? "1" : step === 1 ? "any" : String(step);
+    input.step = whole || schema.type === "integer" ? "1" : step === 1 ? "any" : String(step);
     if (schema.minimum !== undefined) input.min = String(schema.minimum);
     if (schema.maximum !== undefined) input.max = String(schema.maximum);
   }

@@ -12,19 +12,31 @@ const python = (text) => (text === "true" ? "True" : text === "false" ? "False" 
 const OPTIONS = { codec: "--codec", quality: "-q", effort: "-e", lossless: "--lossless" };
 
 // Return the text for `kind`: "curl", "python" or "cli". `secret` says whether the service is asked with a key.
-export function textFor(kind, { name, query, service, secret }) {
+// `video` that the file is one, `job` that the codec's encodings are jobs.
+export function textFor(kind, { name, query, service, secret, video = false, job = false }) {
   const picture = local(name);
-  const [stream, back] = [`${stem(picture)}.lcn`, `${stem(picture)}-decoded.png`];
-  return { curl, python: pythonText, cli }[kind]({ picture, stream, back, query, service: service.replace(/\/$/, ""), secret });
+  const [stream, back] = [`${stem(picture)}.lcn`, `${stem(picture)}-decoded.${video ? "mp4" : "png"}`];
+  const asked = { picture, stream, back, query, service: service.replace(/\/$/, ""), secret, job };
+  return { curl, python: pythonText, cli }[kind](asked);
 }
 
-function curl({ picture, stream, back, query, service, secret }) {
+function curl({ picture, stream, back, query, service, secret, job }) {
   const key = secret ? ` -H "Authorization: Bearer $API_KEY"` : "";
   const ask = (file, path, out) => `curl --fail-with-body${key} --data-binary ${shell(`@${file}`)} \\\n  ${shell(service + path)} -o ${shell(out)}`;
-  return `${ask(picture, `/v1/encode?${new URLSearchParams(query)}`, stream)}\n${ask(stream, "/v1/decode", back)}\n`;
+  const encode = job ? curlJob : (path) => ask(picture, path, stream);
+  return `${encode(`/v1/encode?${new URLSearchParams(query)}`, { picture, stream, service, key })}\n${ask(stream, "/v1/decode", back)}\n`;
 }
 
-function pythonText({ picture, stream, back, query, service, secret }) {
+// Submit, wait for as long as it takes, fetch.
+function curlJob(path, { picture, stream, service, key }) {
+  const submit = `curl -sS --fail-with-body${key} -H 'Prefer: respond-async' -o /dev/null -w '%header{location}'`;
+  return `job=${shell(service)}$(${submit} \\
+  --data-binary ${shell(`@${picture}`)} ${shell(service + path)})
+while curl -sS${key} "$job?wait=30" | grep -Eq '"state": ?"(queued|running)"'; do :; done
+curl --fail-with-body${key} "$job/result" -o ${shell(stream)}`;
+}
+
+function pythonText({ picture, stream, back, query, service, secret, job }) {
   const settings = Object.entries(query).map(([name, value]) => `, ${name}=${name === "codec" ? JSON.stringify(value) : python(value)}`);
   const key = secret ? `, api_key=os.environ["API_KEY"]` : "";
   return `${secret ? "import os\n" : ""}from pathlib import Path
@@ -32,7 +44,7 @@ function pythonText({ picture, stream, back, query, service, secret }) {
 import laconic
 
 with laconic.Client(${JSON.stringify(service)}${key}) as client:
-    stream = client.encode(${JSON.stringify(picture)}${settings.join("")})
+    stream = client.${job ? "submit" : "encode"}(${JSON.stringify(picture)}${settings.join("")})${job ? ".result()" : ""}
     Path(${JSON.stringify(stream)}).write_bytes(stream)
     client.decode(stream).save(${JSON.stringify(back)})
 `;

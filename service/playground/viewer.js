@@ -1,6 +1,7 @@
-// Original and decoded picture under one split, with zoom, pan and a difference view.
+// Original and decoded, pictures or videos, under one split, with zoom, pan and a difference view.
 
 import { byId } from "./dom.js";
+import { load } from "./film.js";
 
 const STEP = 1.25;
 const LARGEST = 64; // screen pixels for one of the picture's
@@ -8,7 +9,7 @@ const NUDGE = 48; // screen pixels that an arrow key moves
 
 export class Viewer {
   #stage = byId("stage");
-  #pictures = [byId("original"), byId("decoded"), byId("difference")];
+  #pictures = ["original", "original-film", "decoded", "decoded-film", "difference"].map(byId);
   #size = null; // the picture's { width, height }
   #scale = 1;
   #x = 0;
@@ -18,6 +19,7 @@ export class Viewer {
   #urls = {};
   #swapped = false;
   onDifference = async () => null; // returns RGBA bytes of the picture's size, or null
+  onShow = () => {}; // other pictures or videos are there
 
   constructor() {
     byId("split").addEventListener("input", () => this.#place());
@@ -39,20 +41,26 @@ export class Viewer {
     new ResizeObserver(() => (this.#fitted ? this.#fit() : this.#place())).observe(this.#stage);
   }
 
-  // Show an original, from a Blob that the browser can read, or none. Rejects for one that it cannot.
-  async showOriginal(blob) {
+  // Show an original, from a Blob that the browser can read, or none; `film` says that it is a video. Rejects for one
+  // that it cannot.
+  async showOriginal(blob, film = false) {
     await this.showDecoded(null);
-    await this.#load("original", blob);
+    await this.#load("original", blob, film);
     this.#sides();
-    if (blob) this.#resize(byId("original"));
+    if (blob) this.#resize(this.#shown("original"));
   }
 
-  // Show a decoded picture beside the original; without an original, alone.
-  async showDecoded(blob) {
-    await this.#load("decoded", blob);
+  // Show what was decoded beside the original; without an original, alone.
+  async showDecoded(blob, film = false) {
+    await this.#load("decoded", blob, film);
     if (this.#differs()) await this.showDifference(Boolean(blob));
     this.#sides();
-    if (blob && byId("original").hidden) this.#resize(byId("decoded"));
+    if (blob && !this.#shown("original")) this.#resize(this.#shown("decoded"));
+  }
+
+  // The element that shows the original, or what was decoded; undefined for none.
+  #shown(side) {
+    return [byId(side), byId(`${side}-film`)].find((element) => !element.hidden);
   }
 
   async showDifference(wanted) {
@@ -72,33 +80,33 @@ export class Viewer {
     return !byId("difference").hidden;
   }
 
-  async #load(id, blob) {
-    const image = byId(id);
-    const before = this.#urls[id];
-    this.#urls[id] = blob ? URL.createObjectURL(blob) : undefined;
+  // Show the difference anew, as other frames are there; not while they move.
+  frameChanged(moving) {
+    if (this.#differs()) this.showDifference(!moving);
+  }
+
+  async #load(side, blob, film) {
+    const [element, other] = film ? [byId(`${side}-film`), byId(side)] : [byId(side), byId(`${side}-film`)];
+    const before = this.#urls[side];
+    this.#urls[side] = blob ? URL.createObjectURL(blob) : undefined;
     try {
       if (!blob) return;
-      const fresh = new Image();
-      fresh.src = this.#urls[id];
-      await fresh.decode(); // so that the old picture stays until the new one can be painted
-      image.src = fresh.src;
-      await image.decode();
-      image.hidden = false;
+      await (film ? load(element, this.#urls[side]) : show(element, this.#urls[side]));
+      element.hidden = false;
+      forget(other);
     } catch (error) {
       blob = null;
       throw error;
     } finally {
-      if (!blob) {
-        image.hidden = true; // of another picture nothing may remain
-        image.removeAttribute("src");
-      }
+      if (!blob) [element, other].forEach(forget); // of another picture nothing may remain
       if (before) URL.revokeObjectURL(before);
+      this.onShow();
     }
   }
 
   // What may be done with the sides depends on which of them there are.
   #sides() {
-    const [original, decoded] = [!byId("original").hidden, !byId("decoded").hidden];
+    const [original, decoded] = ["original", "decoded"].map((side) => Boolean(this.#shown(side)));
     const both = original && decoded;
     for (const id of ["split", "swap", "show-difference"]) byId(id).disabled = !both;
     for (const id of ["divider", "tag-left", "tag-right"]) byId(id).hidden = !both;
@@ -129,7 +137,7 @@ export class Viewer {
   }
 
   #resize(image) {
-    const size = { width: image.naturalWidth, height: image.naturalHeight };
+    const size = { width: image.naturalWidth ?? image.videoWidth, height: image.naturalHeight ?? image.videoHeight };
     const same = this.#size?.width === size.width && this.#size?.height === size.height;
     this.#size = size;
     for (const picture of this.#pictures) {
@@ -257,4 +265,19 @@ export class Viewer {
     event.preventDefault();
     if (!event.repeat || onStage) action();
   }
+}
+
+// Paint a picture; the old one stays until the new one can be.
+async function show(image, url) {
+  const fresh = new Image();
+  fresh.src = url;
+  await fresh.decode();
+  image.src = url;
+  await image.decode();
+}
+
+function forget(element) {
+  element.hidden = true;
+  element.removeAttribute("src");
+  if (element.load) element.load(); // a video keeps its last frame otherwise
 }
