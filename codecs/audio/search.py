@@ -14,7 +14,7 @@ from ..targets import Target
 __all__ = ["search_audio"]
 
 LOWEST, HIGHEST = 6.0, 510.0  # kbit/s that are tried
-TRIES, NEAR = 5, 0.98  # encodings at most, and the part of the target that is near enough
+TRIES, NEAR = 8, 0.98  # encodings at most, and the part of the target that is near enough
 
 
 class _File(Protocol):
@@ -40,25 +40,36 @@ def search_audio(
     most = target.max_bytes(audio.pixels)
     if most is None:
         raise InvalidSettings(f"a target of {target} is not for sound, whose quality it does not tell: give kbps or bytes")
-    low, high, best, smallest = LOWEST, HIGHEST, None, math.inf
+    best, smallest = None, math.inf
+    below: tuple[float, float] | None = None  # the nearest rate on either side, and the size that it gave
+    above: tuple[float, float] | None = None
     kbps = 8 * most / 1000 / max(audio.seconds, 1e-3)
     for number in range(TRIES):
-        kbps = min(max(kbps, low), high)
+        kbps = min(max(kbps, LOWEST), HIGHEST)
         file = encode({**settings, "kbps": round(kbps, 3)}, progress and _share(progress, number))
         size = len(file.data)
         smallest = min(smallest, size)
         if size <= most:
-            best, low = file, kbps
+            best, below = file, (kbps, size)
         else:
-            high = kbps
-        if NEAR * most <= size <= most or low >= HIGHEST or high <= LOWEST:
+            above = kbps, size
+        if NEAR * most <= size <= most or below == (HIGHEST, size) or above == (LOWEST, size):
             break
-        kbps *= 0.5 * (1 + NEAR) * most / size
-        if not low < kbps < high:
-            kbps = math.sqrt(low * high)
+        kbps = _next(below, above, kbps, size, 0.5 * (1 + NEAR) * most)
     if best is None:
         raise InvalidSettings(f"the target of {target} cannot be met: the smallest file has {smallest:,} bytes, by {codec}")
     return best
+
+
+def _next(
+    below: tuple[float, float] | None, above: tuple[float, float] | None, kbps: float, size: float, wanted: float
+) -> float:
+    """Return the rate to try next: in proportion, or between the two nearest, as their logarithms go."""
+    if below is None or above is None:
+        return kbps * wanted / size
+    (low, small), (high, large) = below, above
+    part = math.log(wanted / small) / math.log(large / small) if wanted > small else 0.5
+    return low * (high / low) ** min(max(part, 0.1), 0.9)
 
 
 def _share(progress: Progress, number: int) -> Progress:
