@@ -43,6 +43,7 @@ MOST_KBPS = 256  # a channel
 # Streams and pairs of channels among them, and which channel each is: as libopus orders 1 to 8 channels (RFC 7845, 5.1.1).
 STREAMS = ((1, 0), (1, 1), (2, 1), (2, 2), (3, 2), (4, 2), (4, 3), (5, 3))
 ORDERS = ("0", "01", "021", "0123", "04123", "041235", "0412356", "06123457")
+APART_ORDERS = ("0", "01", "021", "0123", "02134", "021453", "0215643", "02167453")  # where no two channels are a pair
 FloatSamples = NDArray[np.float32]
 
 
@@ -256,9 +257,9 @@ def _chunks(packets: Iterator[bytes], count: int, rate: int, frame: int, delay: 
 def _head(channels: int, apart: bool) -> bytes:
     """Return what an Opus decoder is told before the first packet (RFC 7845, 5.1), without a delay, which is cut off here."""
     streams, pairs = (channels, 0) if apart else STREAMS[channels - 1]
-    order = bytes(range(channels)) if apart else bytes(map(int, ORDERS[channels - 1]))
+    order = bytes(map(int, (APART_ORDERS if apart else ORDERS)[channels - 1]))
     mapping = b"" if channels <= 2 else bytes([streams, pairs]) + order
-    family = 255 if apart else int(channels > 2)
+    family = int(channels > 2)
     return b"OpusHead\x01" + bytes([channels]) + bytes(2) + RATE.to_bytes(4, "little") + bytes(2) + bytes([family]) + mapping
 
 
