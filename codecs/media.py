@@ -127,14 +127,17 @@ def sniff(data: bytes) -> str:
 def read_header(data: bytes, limits: Limits | None = None) -> Header:
     """Return (format, height, width, channels, frames) without decoding pixels, but for the first frame of a video.
 
-    Height and width are of the upright picture; how many frames a video has, its file may not know. Raises
+    Height and width are of the upright picture; how many frames a video has, its file may not know. Of sound height and frames
+    are 1, and width is the number of samples of a channel, by how long the file says that it lasts. Raises
     `UnsupportedMedia`, `CorruptMedia`, and `LimitExceeded` for more bytes or pixels than the limits allow.
     """
     limits = limits or Limits()
     limits.check("max_input_bytes", len(data), "the file's length in bytes")
     name = sniff(data)
-    if FORMATS[name].signal == "audio" or audio_readers.has_only_sound(data, name, limits):
-        raise UnsupportedMedia(f"a {name} file has sound, and no height and width")
+    if audio_readers.has_only_sound(data, name, limits):
+        name = audio_readers.SOUND_ONLY[name]
+    if FORMATS[name].signal == "audio":
+        return Header(name, 1, *audio_readers.stated_size(data, name, limits), 1)
     if FORMATS[name].signal == "video" or (name == "gif" and video_readers.is_animated(data, limits)):
         return video_readers.read_header(data, name, limits)
     if name == "npy" and (frames := readers.npy_frames(data, limits)) is not None:

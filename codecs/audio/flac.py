@@ -40,6 +40,7 @@ class Flac:
     signal = "audio"
     lossless = True
     overlaps = True
+    native = True
     devices = ("cpu",)
     Settings = FlacSettings
 

@@ -82,6 +82,7 @@ class Opus:
     signal = "audio"
     lossless = False
     overlaps = True
+    native = True
     devices = ("cpu",)
     Settings = OpusSettings
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, cast
 
 import av
@@ -25,7 +27,7 @@ from ..sources import LAYOUTS, dtype_of_bits
 from ..video.ffmpeg import failures_are
 from .framing import check_whole, promised_samples, samples_of_lame
 
-__all__ = ["DEMUXERS", "SOUND_ONLY", "FileSamples", "Stored", "has_only_sound", "opened", "read_audio"]
+__all__ = ["DEMUXERS", "SOUND_ONLY", "FileSamples", "Stored", "has_only_sound", "opened", "read_audio", "stated_size"]
 
 DEMUXERS = {
     "wav": "wav",
@@ -187,6 +189,16 @@ def has_only_sound(data: bytes, name: str, limits: Limits) -> bool:
             return not [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     except (CorruptMedia, UnsupportedMedia):
         return False
+
+
+def stated_size(data: bytes, name: str, limits: Limits) -> tuple[int, int]:
+    """Return how many samples of a channel a file says it has, at least 1, and its channels; nothing is decoded."""
+    with opened(data, name, limits) as (container, stream):
+        stored = Stored.of(stream)
+        seconds = stream.duration * stream.time_base if stream.duration else Fraction(container.duration or 0, av.time_base)
+        samples = max(1, math.ceil(seconds * stored.rate))
+        limits.check("max_samples", samples * stored.channels, "the sound's number of samples, of all channels")
+        return samples, stored.channels
 
 
 def read_audio(data: bytes, name: str, limits: Limits) -> Audio:

@@ -69,7 +69,7 @@ def _next(
         return kbps * wanted / size
     (low, small), (high, large) = below, above
     part = math.log(wanted / small) / math.log(large / small) if wanted > small else 0.5
-    return low * (high / low) ** min(max(part, 0.1), 0.9)
+    return low * math.exp(math.log(high / low) * min(max(part, 0.1), 0.9))
 
 
 def _share(progress: Progress, number: int) -> Progress:
