@@ -19,15 +19,32 @@ from matplotlib.lines import Line2D
 
 from .bd_rate import RateCurve
 
-__all__ = ["PlottedCurve", "write_plot"]
+__all__ = ["PlotFrame", "PlottedCurve", "write_plot"]
 
 GREY = "#7d8590"
 OURS = "#e5484d"
 PEERS = ("#3b82f6", "#12a594", "#b07d09", "#a35bd8", "#d6409f", "#6b9e2e")
-RATES, LEVELS = (0.08, 2.0), (26.0, 43.5)  # bits per pixel and dB that the frame shows
-TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0)
 RISE = 6.5  # dB that curves near their ends gain while the rate grows e-fold: where a name would meet its curve
 GAP = 0.6  # dB between two names
+
+
+@dataclass(frozen=True)
+class PlotFrame:
+    """What a plot shows: bits per pixel and dB from and to, and the ticks of the rate."""
+
+    rates: tuple[float, float] = (0.08, 2.0)
+    levels: tuple[float, float] = (26.0, 43.5)
+    ticks: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0)
+
+    @classmethod
+    def around(cls, curves: Sequence[PlottedCurve]) -> PlotFrame:
+        """Return the frame that holds all points of the curves."""
+        rates = [rate for curve in curves for rate in curve.bpp] or [0.01, 1.0]
+        levels = [level for curve in curves for level in curve.psnr] or [20.0, 40.0]
+        decades = range(math.floor(math.log10(min(rates))), math.ceil(math.log10(max(rates))) + 1)
+        ticks = tuple(step * 10.0**decade for decade in decades for step in (1, 2, 5))
+        low, high = 0.8 * min(rates), 1.1 * max(rates)
+        return cls((low, high), (min(levels) - 1, max(levels) + 1), tuple(tick for tick in ticks if low <= tick <= high))
 
 
 @dataclass(frozen=True)
@@ -50,25 +67,26 @@ class _Label:
     bold: bool
 
 
-def write_plot(curves: Sequence[PlottedCurve], path: Path, title: str) -> None:
-    """Write the plot; the same curves give the same bytes."""
+def write_plot(curves: Sequence[PlottedCurve], path: Path, title: str, frame: PlotFrame | None = None) -> None:
+    """Write the plot, by default in the frame for pictures; the same curves give the same bytes."""
+    frame = frame or PlotFrame()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "laconic", "font.family": "sans-serif"}):
         figure = Figure(figsize=(9, 6.2), layout="constrained")
         axes = figure.add_subplot()
-        _frame(axes, title)
+        _frame(axes, title, frame)
         peers = iter(PEERS * (1 + len(curves) // len(PEERS)))
         labels = []
         for curve in curves:
             colour = OURS if curve.main else next(peers) if curve.measured else GREY
-            labels.append(_draw(axes, curve, colour))
-        _write_labels(axes, labels)
+            labels.append(_draw(axes, curve, colour, frame))
+        _write_labels(axes, labels, frame)
         figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
 
 
-def _frame(axes: Axes, title: str) -> None:
+def _frame(axes: Axes, title: str, frame: PlotFrame) -> None:
     axes.set_xscale("log")
-    axes.set(xlim=(RATES[0], RATES[1] * 1.95), ylim=LEVELS, xlabel="bits per pixel", ylabel="PSNR (dB)")
-    axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    axes.set(xlim=(frame.rates[0], frame.rates[1] * 1.95), ylim=frame.levels, xlabel="bits per pixel", ylabel="PSNR (dB)")
+    axes.set_xticks(frame.ticks, [f"{tick:g}" for tick in frame.ticks])
     axes.set_xticks([], minor=True)
     axes.set_title(title, color=GREY, fontsize=11, loc="left")
     axes.grid(color=GREY, alpha=0.25, linewidth=0.6)
@@ -84,15 +102,15 @@ def _frame(axes: Axes, title: str) -> None:
     axes.legend(handles=kinds, loc="upper left", frameon=False, labelcolor=GREY, fontsize=9)
 
 
-def _draw(axes: Axes, curve: PlottedCurve, colour: str) -> _Label:
+def _draw(axes: Axes, curve: PlottedCurve, colour: str, frame: PlotFrame) -> _Label:
     """Draw the curve through its points and return the label of its last point inside the frame."""
     smooth = RateCurve.of(curve.bpp, curve.psnr)
     level = np.linspace(smooth.psnr[0], smooth.psnr[-1], 400)
     rate = np.exp(smooth.log_rate_at(level))
-    inside = (rate >= RATES[0]) & (rate <= RATES[1]) & (level >= LEVELS[0]) & (level <= LEVELS[1])
+    inside = (rate >= frame.rates[0]) & (rate <= frame.rates[1]) & (level >= frame.levels[0]) & (level <= frame.levels[1])
     if curve.measured:
         axes.plot(rate[inside], level[inside], color=colour, linewidth=2.4 if curve.main else 1.7, zorder=3)
-        seen = [(r, q) for r, q in zip(curve.bpp, curve.psnr, strict=True) if RATES[0] <= r <= RATES[1]]
+        seen = [(r, q) for r, q in zip(curve.bpp, curve.psnr, strict=True) if frame.rates[0] <= r <= frame.rates[1]]
         axes.plot(*zip(*seen, strict=True), "o", color=colour, markersize=4, zorder=4, clip_on=True) if seen else None
     else:
         axes.plot(rate[inside], level[inside], color=colour, linewidth=1.1, linestyle=(0, (4, 3)), zorder=2)
@@ -100,16 +118,16 @@ def _draw(axes: Axes, curve: PlottedCurve, colour: str) -> _Label:
     return _Label(curve.name, colour, float(rate[last]), float(level[last]), curve.main)
 
 
-def _write_labels(axes: Axes, labels: Sequence[_Label]) -> None:
+def _write_labels(axes: Axes, labels: Sequence[_Label], frame: PlotFrame) -> None:
     """Write the names in a column right of the curves, in the curves' order, with thin lines to the curves' ends."""
-    aims = {id(label): label.level + RISE * math.log(RATES[1] / label.rate) for label in labels}
-    height = LEVELS[1] + GAP / 2
+    aims = {id(label): label.level + RISE * math.log(frame.rates[1] / label.rate) for label in labels}
+    height = frame.levels[1] + GAP / 2
     for label in sorted(labels, key=lambda label: -aims[id(label)]):
         height = min(aims[id(label)], height - GAP)
         axes.annotate(
             label.text,
             (label.rate, label.level),
-            (RATES[1] * 1.1, height),
+            (frame.rates[1] * 1.1, height),
             color=label.colour,
             fontsize=9,
             fontweight="bold" if label.bold else "normal",

@@ -20,6 +20,7 @@ CODECS: dict[str, str] = {
     "avif": "laconic.codecs.image.avif:Avif",
     "jxl": "laconic.codecs.image.jxl:JpegXl",
     "image-circuit": "laconic.codecs.image.circuit:ImageCircuit",
+    "video-inr": "laconic.codecs.video.inr:VideoInr",
     "av1": "laconic.codecs.video.av1:Av1",
     "hevc": "laconic.codecs.video.hevc:Hevc",
     "h264": "laconic.codecs.video.h264:H264",

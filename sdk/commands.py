@@ -41,6 +41,7 @@ SUITES = {
     "service": True,
     "slow-senders": True,
     "soak": True,
+    "video": True,
 }  # whether it writes files
 
 

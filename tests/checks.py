@@ -14,27 +14,35 @@ from laconic.codecs.batches import Request, decode_many, encode_many
 from laconic.codecs.errors import LaconicError
 from laconic.codecs.limits import Limits
 from laconic.codecs.metrics import psnr
-from laconic.codecs.signals import Image
+from laconic.codecs.signals import Image, Video
 
-__all__ = ["check_batches", "check_deterministic", "check_rate", "check_rejects", "check_round_trip"]
+__all__ = [
+    "check_batches",
+    "check_deterministic",
+    "check_rate",
+    "check_rejects",
+    "check_round_trip",
+    "check_salvages",
+]
 
 METADATA = {"icc": b"a colour profile", "exif": b"II*\x00\x08\x00\x00\x00\x00\x00", "xmp": b"<x:xmpmeta/>"}
 Settings = Mapping[str, object]
 
 
-def check_round_trip(codec: str, image: Image, settings: Settings, least_psnr: float = math.inf) -> bytes:
+def check_round_trip(codec: str, image: Image | Video, settings: Settings, least_psnr: float = math.inf) -> bytes:
     """Encode, decode and compare; shape, depth and metadata come back, and the picture with `least_psnr` dB (inf: exactly).
 
     Returns the file. Its header must say what is in it.
     """
-    given = replace(image, metadata=METADATA)
+    metadata = METADATA if isinstance(image, Image) else {"audio": b"the sound"}
+    given = replace(image, metadata=metadata)
     encoded = compress.encode(given, codec, settings, device="cpu")
     decoded = compress.decode(encoded.data, device="cpu")
     assert decoded.shape == image.shape
     assert decoded.array.dtype == image.array.dtype
-    assert decoded.metadata == METADATA
+    assert decoded.metadata == metadata
     assert psnr(image, decoded) >= least_psnr
-    assert given.metadata == METADATA, "the input was changed"
+    assert given.metadata == metadata, "the input was changed"
     stream = container.read(encoded.data)
     assert (stream.codec, stream.shape, stream.bit_depth) == (codec, image.shape, image.bit_depth)
     again = compress.encode(given, encoded.codec, encoded.settings, device="cpu")
@@ -43,7 +51,7 @@ def check_round_trip(codec: str, image: Image, settings: Settings, least_psnr: f
     return encoded.data
 
 
-def check_deterministic(codec: str, image: Image, settings: Settings) -> None:
+def check_deterministic(codec: str, image: Image | Video, settings: Settings) -> None:
     """Two runs, and torch on one thread and on two, give the same file and the same decoded samples."""
     import torch
 
@@ -97,6 +105,26 @@ def check_rejects(
         except LaconicError:
             raised += 1
     return raised
+
+
+def check_salvages(data: bytes, flips: int, seed: int = 0) -> None:
+    """A flipped bit costs at most one group of a video's frames, which is named; all others are as they were."""
+    whole = compress.decode(data, device="cpu")
+    assert isinstance(whole, Video)
+    frames, generator = whole.array, random.Random(seed)
+    groups = len(container.read(data).chunks)
+    for number in range(flips):
+        damaged = bytearray(data)
+        damaged[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
+        video = compress.decode(bytes(damaged), device="cpu", salvage=True)
+        assert isinstance(video, Video)
+        assert len(video.lost) <= 1
+        assert sum(stop - start for start, stop in video.lost) <= -(-len(frames) // groups)
+        if number % 10 == 0:  # frames are as they were wherever the group is
+            kept = np.ones(len(frames), bool)
+            for start, stop in video.lost:
+                kept[start:stop] = False
+            assert np.array_equal(video.array[kept], frames[kept])
 
 
 def check_rate(data: bytes, ideal_bits: float) -> None:

@@ -191,12 +191,15 @@ def is_deep(form: Any) -> bool:
 
 
 def _policies() -> dict[int, int]:
-    """Return the scheduling policy of each thread of this process; empty where the system does not tell."""
+    """Return the scheduling policy of each thread of this process, or of this thread where the system tells no others."""
+    try:
+        threads = [int(task.name) for task in TASKS.iterdir()]
+    except OSError:  # another system than Linux, or a process that may open no more files
+        threads = [threading.get_native_id()] if hasattr(os, "sched_getscheduler") else []
     found: dict[int, int] = {}
-    if TASKS.is_dir():
-        for task in TASKS.iterdir():
-            with contextlib.suppress(ProcessLookupError):
-                found[int(task.name)] = os.sched_getscheduler(int(task.name))
+    for thread in threads:
+        with contextlib.suppress(ProcessLookupError):
+            found[thread] = os.sched_getscheduler(thread)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -20,8 +20,8 @@ class GroupFrames:
     """A `FrameSource` of groups: group g holds the frames starts[g] .. starts[g + 1] - 1, the last one those to the end.
 
     `decode(g)` returns a group's frames in order, each uint8 or uint16 of (H, W, 3): an array of (n, H, W, 3), or an iterator
-    that decodes them as they are asked for. Frames of a group in `lost` repeat the last frame before it that was decoded, or
-    are grey where there is none.
+    that decodes them as they are asked for, or a `Sequence` that decodes each without those before it. Frames of a group in
+    `lost` repeat the last frame before it that was decoded, or are grey where there is none.
     """
 
     shape: tuple[int, int, int, int]
@@ -43,21 +43,29 @@ class GroupFrames:
             if group in self.lost:
                 yield from (shown for _ in range(max(start, a), min(stop, b)) if shown is not None)
             else:
-                frames = iter(self.decode(group))
-                for number, shown in enumerate(islice(frames, min(stop, b) - a), a):
-                    if number >= start:
-                        yield shown
-                if stop >= b:  # a decoder that has more frames than it should says so at its end
-                    deque(frames, maxlen=0)
+                for shown in _part(self.decode(group), max(start, a) - a, min(stop, b) - a, stop >= b):
+                    yield shown
 
     def _before(self, group: int) -> Samples:
         """Return the frame that lost frames at the start of a group repeat."""
         while group > 0:
             group -= 1
             if group not in self.lost:
-                return deque(self.decode(group), maxlen=1)[0]
+                frames = self.decode(group)
+                return frames[-1] if isinstance(frames, Sequence) else deque(frames, maxlen=1)[0]
         grey, shape = 2 ** (self.bit_depth - 1), self.shape[1:]
         return np.full(shape, grey, np.uint8) if self.bit_depth == 8 else np.full(shape, grey, np.uint16)
+
+
+def _part(frames: Iterable[Samples], start: int, stop: int, to_end: bool) -> Iterator[Samples]:
+    """Yield the frames start .. stop - 1 of a group."""
+    if isinstance(frames, Sequence):
+        yield from (frames[number] for number in range(start, stop))
+        return
+    decoded = iter(frames)
+    yield from islice(decoded, start, stop)
+    if to_end:  # a decoder that has more frames than it should says so at its end
+        deque(decoded, maxlen=0)
 
 
 def video_of_groups(source: GroupFrames) -> Video:

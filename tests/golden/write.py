@@ -40,13 +40,16 @@ STREAMS: dict[str, tuple[str, dict[str, object]]] = {
     "image-circuit-photos": ("image-circuit", {"lossless": True}),
     "image-circuit-digits": ("image-circuit", {"lossless": True, "model": "digits"}),
     "image-circuit-fashion": ("image-circuit", {"lossless": True, "model": "fashion"}),
+    "video-inr": ("video-inr", {"arch": "hnerv", "steps": 200, "parameters": 1500, "frames": 3, "jobs": 1}),
+    "video-inr-nirvana": ("video-inr", {"arch": "nirvana", "steps": 900, "parameters": 1500, "jobs": 1}),
+    "video-inr-exact": ("video-inr", {"steps": 200, "parameters": 1500, "frames": 3, "jobs": 1, "exact": True}),
     "av1-60": ("av1", {"quality": 60, "frames": 2}),
     "hevc-60": ("hevc", {"quality": 60, "frames": 2}),
     "h264-60": ("h264", {"quality": 60, "frames": 2}),
     "hevc-lossless": ("hevc", {"lossless": True}),
     "h264-lossless": ("h264", {"lossless": True}),
 }
-DRIFT = {"image-transform": 1, "av1": 2, "hevc": 2, "h264": 2}
+DRIFT = {"image-transform": 1, "video-inr": 1, "av1": 2, "hevc": 2, "h264": 2}
 
 
 SMALL = {"image-circuit-digits": "digits", "image-circuit-fashion": "clothes"}  # files of 28 x 28 pictures
@@ -55,7 +58,7 @@ SMALL = {"image-circuit-digits": "digits", "image-circuit-fashion": "clothes"}  
 def source(name: str = "") -> Image | Video:
     """The picture in a stream: 64 x 96 pixels of a photograph, with some detail; small pictures for circuits of such.
 
-    For codecs of videos it is three frames of 33 x 47 pixels that move over the photograph.
+    For codecs of videos it is three frames of 33 x 47 pixels that move over the photograph, eight for networks that share them.
 
     Part of the photograph has an origin that `image-lossless` recovers; the rest is too bright for that.
     """
@@ -64,7 +67,9 @@ def source(name: str = "") -> Image | Video:
         return Pictures(strip.array.reshape(-1, 28, 28)[:6].copy())
     photograph = media.read((FOLDER.parent / "media" / "photograph.png").read_bytes())
     if name in STREAMS and codec_class(STREAMS[name][0]).signal == "video":
-        return Video.of(np.stack([photograph.array[40 + at : 73 + at, 2 * at : 47 + 2 * at] for at in range(3)]))
+        return Video.of(
+            np.stack([photograph.array[40 + at : 73 + at, 2 * at : 47 + 2 * at] for at in range(8 if "inr" in name else 3)])
+        )
     if name == "image-lossless-origin":
         return Image(photograph.array[32:96, :96].copy())
     pixels = photograph.array[-64:, -96:].copy()
@@ -79,7 +84,7 @@ def pixel_digest(signal: Image | Video) -> str:
 def drift(name: str) -> int:
     """Return by how much a stream's samples may differ from the picture beside it; 0 where there is none."""
     codec, settings = STREAMS[name]
-    return 0 if settings.get("lossless") else DRIFT.get(codec, 0)
+    return 0 if settings.get("lossless") or settings.get("exact") else DRIFT.get(codec, 0)
 
 
 def write_stream(folder: Path, name: str) -> dict[str, object]:
