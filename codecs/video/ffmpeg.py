@@ -218,6 +218,7 @@ def _first_and_all(frames: Iterable[Samples]) -> tuple[Samples, Iterator[Samples
 
 
 def varint(number: int) -> bytes:
+    """Return a number as a varint: groups of 7 bits, the lowest first, bit 7 of a byte set where another follows."""
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
