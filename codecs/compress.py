@@ -156,11 +156,17 @@ def device_of(codec: type[Codec], device: str) -> str:
 
 
 def codec_of(stream: Stream, device: str) -> Codec:
-    """Return the codec, on its device, that decodes a stream; raises `UnsupportedMedia` for one that is not installed."""
+    """Return the codec, on its device, that decodes a stream.
+
+    Raises `UnsupportedMedia` for one that is not installed, `CorruptStream` for one that does not make such signals.
+    """
     if stream.codec not in codec_ids():
         raise UnsupportedMedia(
             f"the file needs the codec {stream.codec!r}, which is not installed; there are {', '.join(codec_ids())}"
         )
+    kind = "video" if stream.video else "audio" if stream.audio else "image"
+    if not takes(codec_class(stream.codec), kind):
+        raise CorruptStream(f"the file says that it holds {kind} coded by {stream.codec}, which does not code such")
     return open_codec(stream.codec, device_of(codec_class(stream.codec), device))
 
 

@@ -169,6 +169,13 @@ def test_damaged_files_raise_laconic_errors_only(codec: str) -> None:
         open_codec(codec).decode(Stream(codec, (8, 8, 3), (b"",)))
 
 
+def test_headers_that_name_codecs_of_other_signals() -> None:
+    stream = container.read(compress.encode(tone(2, 2000), "flac").data)
+    for codec in ("webp", "hevc", "h264", "av1", "jpeg", "image-lossless", "image-circuit"):
+        with pytest.raises(CorruptStream, match="does not code such"):
+            compress.decode(container.write(replace(stream, codec=codec)))
+
+
 def test_auto_and_lossless() -> None:
     assert compress.encode(tone(2, 24_000)).codec == "opus"
     lossless = compress.encode(tone(2, 24_000), settings={"lossless": True})
