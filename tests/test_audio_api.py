@@ -27,7 +27,7 @@ from laconic.service.settings import ServiceSettings
 from laconic.sounds import span_of_seconds, watched_samples
 
 from .clips import clip
-from .sounds import file_of_sound, tone
+from .tones import file_of_sound, tone
 
 Captured = pytest.CaptureFixture[str]
 TAGS = b'{"artist": "Me", "title": "A tone"}'

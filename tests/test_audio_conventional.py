@@ -18,7 +18,7 @@ from laconic.codecs.registry import open_codec
 from laconic.codecs.signals import Audio, Signal
 
 from .checks import check_rejects
-from .sounds import snr, tone
+from .tones import snr, tone
 
 TAGS = {"tags": b'{"title": "A tone"}'}
 

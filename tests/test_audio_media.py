@@ -24,7 +24,7 @@ from laconic.codecs.sources import LAYOUTS
 
 from .checks import check_rejects
 from .clips import clip, sound
-from .sounds import file_of_sound, snr, tone
+from .tones import file_of_sound, snr, tone
 
 LOSSY = ("ogg", "opus", "mp3", "m4a")
 TAGS = {"artist": "Élodie", "title": "A tone"}
