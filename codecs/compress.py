@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from . import container
 from . import device as devices
+from .audio.search import search_audio
 from .codec import AudioFacts, Codec, CodecSettings, Progress, Stream, TargetCodec, VideoFacts
 from .errors import CorruptStream, InvalidSettings, LaconicError, UnsupportedMedia, WeightsMissing
 from .limits import Limits
@@ -46,13 +47,15 @@ __all__ = [
 
 AUTO = "auto"
 # What "auto" takes without a target: the first that is installed and takes the signal.
-PREFERRED = ("image-transform", "jxl", "av1", "h264")
+PREFERRED = ("image-transform", "jxl", "av1", "h264", "opus")
 LOSSLESS = (
     "image-lossless",
     "jxl",
     "webp",
     "hevc",
     "h264",
+    "audio-lossless",
+    "flac",
 )  # of whose files "auto" takes the smallest where nothing may be lost
 NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
 
@@ -114,9 +117,9 @@ def decode(
 ) -> Signal:
     """Restore the signal of an .lcn file; `known` are the samples that it was made without.
 
-    A video's frames are decoded as they are asked for, and what they raise comes then. Without `whole` it may be larger than
-    memory: `Video.array` is not for it. With `salvage` groups of frames that are damaged are left out and named in
-    `Video.lost`.
+    A video's frames and sound's samples are decoded as they are asked for, and what they raise comes then. Without `whole`
+    there may be more than memory holds: `array` is not for them. With `salvage` groups of frames, or packets, that are damaged
+    are left out and named in `lost`.
 
     Raises `CorruptStream`, `LimitExceeded`, `UnsupportedMedia` for a codec that is not installed, `WeightsMissing` and
     `WeightsMismatch`; whatever the bytes, nothing else.
@@ -153,11 +156,17 @@ def device_of(codec: type[Codec], device: str) -> str:
 
 
 def codec_of(stream: Stream, device: str) -> Codec:
-    """Return the codec, on its device, that decodes a stream; raises `UnsupportedMedia` for one that is not installed."""
+    """Return the codec, on its device, that decodes a stream.
+
+    Raises `UnsupportedMedia` for one that is not installed, `CorruptStream` for one that does not make such signals.
+    """
     if stream.codec not in codec_ids():
         raise UnsupportedMedia(
             f"the file needs the codec {stream.codec!r}, which is not installed; there are {', '.join(codec_ids())}"
         )
+    kind = "video" if stream.video else "audio" if stream.audio else "image"
+    if not takes(codec_class(stream.codec), kind):
+        raise CorruptStream(f"the file says that it holds {kind} coded by {stream.codec}, which does not code such")
     return open_codec(stream.codec, device_of(codec_class(stream.codec), device))
 
 
@@ -223,6 +232,7 @@ def _smallest_lossless(
         name
         for name in LOSSLESS
         if (among is None or name in among)
+        and name in codec_ids()
         and takes(codec_class(name), signal.kind)
         and wanted <= codec_class(name).Settings.model_fields.keys()
     ]
@@ -276,12 +286,20 @@ def _encode_to_target(
     if "quality" in settings or is_lossless(settings):
         name = "quality" if "quality" in settings else "lossless"
         raise InvalidSettings(f"{name} contradicts a target of {target}: give one of the two")
+    if isinstance(signal, Audio):
+        codec = next(name for name in PREFERRED if takes(codec_class(name), signal.kind)) if codec == AUTO else codec
     names = [codec_class(codec).id] if codec != AUTO else _searched(signal.kind, settings, among)
     if not names:
         raise InvalidSettings(f"no codec has all the settings {', '.join(settings)}")
     chosen = codec_class(names[0])
     if codec != AUTO and issubclass(chosen, TargetCodec):
         return _encode_with(signal, codec, settings, device, progress, target)
+    if isinstance(signal, Audio) and "kbps" in chosen.Settings.model_fields:
+        if "kbps" in settings:
+            raise InvalidSettings(f"kbps contradicts a target of {target}: give one of the two")
+        return search_audio(
+            signal, codec, settings, target, lambda choice, part: _encode_with(signal, codec, choice, device, part), progress
+        )
     if "quality" not in chosen.Settings.model_fields:
         why = f": {codec} is always lossless" if chosen.lossless else ""
         raise InvalidSettings(f"{codec} has no quality to search for a target of {target}{why}")

@@ -29,6 +29,8 @@ CODEC_NUMBERS = {
     "hevc": 10,
     "h264": 11,
     "audio-lossless": 13,
+    "flac": 14,
+    "opus": 15,
 }
 
 _CODEC_NAMES = {number: name for name, number in CODEC_NUMBERS.items()}

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .audio import readers as audio_readers
+from .audio import writers as audio_writers
 from .errors import UnsupportedMedia
 from .image import readers, writers
 from .image.readers import Header, from_pillow
 from .limits import Limits
-from .signals import Image, Pictures, Samples, Signal, Video
+from .signals import Audio, Image, Pictures, Samples, Signal, Video
 from .video import readers as video_readers
 from .video import writers as video_writers
 
@@ -33,7 +35,12 @@ MAGIC = (
     (b"MM\x00*", "tiff"),
     (b"\x93NUMPY", "npy"),
     (b"YUV4MPEG2 ", "y4m"),
+    (b"fLaC", "flac"),
+    (b"OggS", "ogg"),
+    (b"ID3", "mp3"),
 )
+RIFF = {b"WEBP": "webp", b"AVI ": "avi", b"WAVE": "wav"}
+M4A_BRANDS = (b"M4A ", b"M4B ", b"F4A ")
 EBML, DOCTYPE_WEBM = b"\x1aE\xdf\xa3", b"\x42\x82\x84webm"
 QUICKTIME_BRAND, QUICKTIME_BOXES = b"qt  ", (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 
@@ -70,8 +77,19 @@ FORMATS: dict[str, MediaFormat] = {
         MediaFormat("mov", ".mov", "video/quicktime", "video", False),
         MediaFormat("avi", ".avi", "video/x-msvideo", "video", False),
         MediaFormat("zip", ".zip", "application/zip", "video", True, reads=False),
+        MediaFormat("wav", ".wav", "audio/wav", "audio", True),
+        MediaFormat("flac", ".flac", "audio/flac", "audio", True),
+        MediaFormat("ogg", ".ogg", "audio/ogg", "audio", True),
+        MediaFormat("opus", ".opus", "audio/ogg", "audio", True, reads=False),
+        MediaFormat("mp3", ".mp3", "audio/mpeg", "audio", True),
+        MediaFormat("m4a", ".m4a", "audio/mp4", "audio", True),
+        MediaFormat("aac", ".aac", "audio/aac", "audio", False),
+        MediaFormat("aiff", ".aiff", "audio/aiff", "audio", False),
+        MediaFormat("weba", ".weba", "audio/webm", "audio", False),
+        MediaFormat("mka", ".mka", "audio/x-matroska", "audio", False),
     )
 }
+WORDS = {"image": "a picture", "video": "a video", "audio": "sound"}
 READ = [form.name for form in FORMATS.values() if form.reads]
 
 
@@ -81,10 +99,10 @@ def sniff(data: bytes) -> str:
     for magic, name in MAGIC:
         if start.startswith(magic):
             return name
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "webp"
-    if start[:4] == b"RIFF" and start[8:12] == b"AVI ":
-        return "avi"
+    if start[:4] in (b"RIFF", b"RF64") and start[8:12] in RIFF:
+        return RIFF[start[8:12]]
+    if start[:4] == b"FORM" and start[8:12] in (b"AIFF", b"AIFC"):
+        return "aiff"
     if start[:4] == EBML:
         return "webm" if DOCTYPE_WEBM in start else "mkv"
     if start[4:8] == b"ftyp":
@@ -93,10 +111,14 @@ def sniff(data: bytes) -> str:
             return "avif"
         if brands[:1] == [QUICKTIME_BRAND]:
             return "mov"
+        if brands[:1] and brands[0] in M4A_BRANDS:
+            return "m4a"
         if any(brand.startswith(MP4_BRANDS) for brand in brands):
             return "mp4"
     if start[4:8] in QUICKTIME_BOXES:
         return "mov"
+    if frames := _frames_of(start):
+        return frames
     if len(start) > 2 and start[:1] == b"P" and start[1:2] in b"123456" and start[2:3] in b" \t\r\n#":
         return "ppm"
     raise UnsupportedMedia(f"these bytes are no media that we read; we read {', '.join(READ)}")
@@ -105,12 +127,17 @@ def sniff(data: bytes) -> str:
 def read_header(data: bytes, limits: Limits | None = None) -> Header:
     """Return (format, height, width, channels, frames) without decoding pixels, but for the first frame of a video.
 
-    Height and width are of the upright picture; how many frames a video has, its file may not know. Raises
+    Height and width are of the upright picture; how many frames a video has, its file may not know. Of sound height and frames
+    are 1, and width is the number of samples of a channel, by how long the file says that it lasts. Raises
     `UnsupportedMedia`, `CorruptMedia`, and `LimitExceeded` for more bytes or pixels than the limits allow.
     """
     limits = limits or Limits()
     limits.check("max_input_bytes", len(data), "the file's length in bytes")
     name = sniff(data)
+    if audio_readers.has_only_sound(data, name, limits):
+        name = audio_readers.SOUND_ONLY[name]
+    if FORMATS[name].signal == "audio":
+        return Header(name, 1, *audio_readers.stated_size(data, name, limits), 1)
     if FORMATS[name].signal == "video" or (name == "gif" and video_readers.is_animated(data, limits)):
         return video_readers.read_header(data, name, limits)
     if name == "npy" and (frames := readers.npy_frames(data, limits)) is not None:
@@ -122,10 +149,10 @@ def read_header(data: bytes, limits: Limits | None = None) -> Header:
 
 
 def read(data: bytes, limits: Limits | None = None, kind: str | None = None) -> Signal:
-    """Return the signal in a media file, which must be of a `kind`, "image" or "video", where one is given.
+    """Return the signal in a media file, which must be of a `kind`, "image", "video" or "audio", where one is given.
 
     A GIF of several frames and an .npy file of four axes are videos, the GIF not where an image is asked for; of several
-    pictures in another file the first is returned.
+    pictures in another file the first is returned. Where sound is asked for, a video gives its own.
 
     Pictures come out upright; palettes as RGB, CMYK as RGB (without its profile), two levels as grey; 16 bits stay; an
     alpha channel that is opaque everywhere is dropped. ICC, EXIF and XMP payloads are kept. Raises as `read_header` does.
@@ -133,9 +160,16 @@ def read(data: bytes, limits: Limits | None = None, kind: str | None = None) -> 
     limits = limits or Limits()
     limits.check("max_input_bytes", len(data), "the file's length in bytes")
     name = sniff(data)
-    moves = FORMATS[name].signal == "video"
-    if moves and kind == "image":
-        raise UnsupportedMedia(f"a picture is asked for, and {name} files hold videos")
+    if kind in (None, "audio") and audio_readers.has_only_sound(data, name, limits):
+        name = audio_readers.SOUND_ONLY[name]
+    sounds, moves = FORMATS[name].signal == "audio", FORMATS[name].signal == "video"
+    if kind == "audio" or (sounds and kind is None):
+        if name not in audio_readers.DEMUXERS:
+            raise UnsupportedMedia(f"sound is asked for, and {name} files hold none")
+        return audio_readers.read_audio(data, name, limits)
+    if sounds or (moves and kind == "image"):
+        asked, held = WORDS[kind or ""], "sound" if sounds else "videos"
+        raise UnsupportedMedia(f"{asked} is asked for, and {name} files hold {held}")
     if name == "gif" and kind != "image":
         moves = kind == "video" or video_readers.is_animated(data, limits)
     if moves:
@@ -156,21 +190,35 @@ def write(signal: Signal, format: str, quality: int | None = None) -> bytes:  # 
     """Return the signal as a media file with the metadata that the format can hold.
 
     Without a `quality` (0..100) png, webp, jxl, npy and ppm are lossless, jpeg is written at 90 and avif at 80; png, npy and
-    ppm are always lossless. Videos: `video.writers.write_to`. Raises `UnsupportedMedia` for a format that is not written or
+    ppm are always lossless. Videos: `video.writers.write_to`; sound:
+    `audio.writers.write_to`. Raises `UnsupportedMedia` for a format that is not written or
     cannot hold the signal.
     """
     if isinstance(signal, Video):
         return video_writers.write(signal, format, quality)
+    if isinstance(signal, Audio):
+        return audio_writers.write(signal, format, quality)
     if isinstance(signal, Pictures):
         if format == "npy":
             return writers.npy(signal.array)
         signal = signal.strip()
     make = WRITERS.get(format)
-    if format in video_writers.WRITERS and make is None:
-        raise UnsupportedMedia(f"{format} files hold videos; a picture is written as {', '.join(WRITERS)}")
+    if make is None and format in FORMATS and FORMATS[format].signal != "image":
+        held = WORDS[FORMATS[format].signal]
+        raise UnsupportedMedia(f"{format} files hold {held}; a picture is written as {', '.join(WRITERS)}")
     if make is None or not isinstance(signal, Image):
         raise UnsupportedMedia(f"{format!r} is not a format that we write; we write {', '.join(WRITERS)}")
     return make(signal.array, DEFAULT_QUALITY.get(format) if quality is None else quality, signal.metadata)
+
+
+def _frames_of(start: bytes) -> str | None:
+    """Return "mp3" or "aac" for bytes that begin with the header of such a frame."""
+    if len(start) < 4 or start[0] != 0xFF or start[1] & 0xE0 != 0xE0:
+        return None
+    version, layer, rate, speed = start[1] >> 3 & 3, start[1] >> 1 & 3, start[2] >> 4, start[2] >> 2 & 3
+    if version >= 2 and layer == 0:
+        return "aac" if start[1] & 0xF0 == 0xF0 and start[2] >> 2 & 15 < 13 else None
+    return "mp3" if version != 1 and layer in (1, 2) and 0 < rate < 15 and speed < 3 else None
 
 
 def _brands(start: bytes) -> list[bytes]:

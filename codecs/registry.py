@@ -25,6 +25,8 @@ CODECS: dict[str, str] = {
     "hevc": "laconic.codecs.video.hevc:Hevc",
     "h264": "laconic.codecs.video.h264:H264",
     "audio-lossless": "laconic.codecs.audio.lossless:AudioLossless",
+    "flac": "laconic.codecs.audio.flac:Flac",
+    "opus": "laconic.codecs.audio.opus:Opus",
 }
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from . import media
+from .audio import writers as sounds
 from .errors import UnsupportedMedia
-from .signals import Signal, Video
-from .video.writers import write_to
+from .signals import Audio, Signal, Video
+from .video import writers as videos
 
-__all__ = ["format_of", "replace_file", "save"]
+__all__ = ["format_of", "replace_file", "save", "write_to"]
 
-OTHER_EXTENSIONS = {".jpeg": "jpeg", ".pgm": "ppm", ".pnm": "ppm", ".m4v": "mp4"}
+OTHER_EXTENSIONS = {".jpeg": "jpeg", ".pgm": "ppm", ".pnm": "ppm", ".m4v": "mp4", ".wave": "wav", ".oga": "ogg"}
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
@@ -36,12 +37,19 @@ def format_of(path: str | os.PathLike[str]) -> str:
 
 
 def save(signal: Signal, path: str | os.PathLike[str], quality: int | None = None) -> None:
-    """Write a signal as the file that the extension asks for, a video a frame at a time; `quality` as of `media.write`."""
+    """Write a signal as the file that the extension asks for, as `write_to`; `quality` as of `media.write`."""
     form = format_of(path)
+    replace_file(path, lambda file: write_to(signal, form, file, quality))
+
+
+def write_to(signal: Signal, form: str, file: BinaryIO, quality: int | None = None) -> None:
+    """Write a signal to an open file that seeks, a video a frame and sound a block at a time; raises as `media.write`."""
     if isinstance(signal, Video):
-        replace_file(path, lambda file: write_to(signal, form, file, quality))
+        videos.write_to(signal, form, file, quality)
+    elif isinstance(signal, Audio):
+        sounds.write_to(signal, form, file, quality)
     else:
-        replace_file(path, media.write(signal, form, quality))
+        file.write(media.write(signal, form, quality))
 
 
 def replace_file(path: str | os.PathLike[str], content: bytes | Callable[[BinaryIO], None], mode: int = 0o666) -> None:

@@ -38,9 +38,9 @@ def make_settings(codec: type[Codec], values: Mapping[str, object]) -> CodecSett
 
 
 def settings_used(settings: CodecSettings) -> dict[str, object]:
-    """Return plain values that, given again, lead to the same coding: all of them, but no quality of lossless coding."""
+    """Return plain values that, given again, lead to the same coding: all, but no quality where another decides."""
     values: dict[str, object] = settings.model_dump(mode="json")
-    if values.get("lossless"):
+    if values.get("lossless") or values.get("kbps"):
         values.pop("quality", None)
     return values
 

@@ -39,7 +39,7 @@ from .errors import (
 if TYPE_CHECKING:
     from .api import decode, encode, inspect
     from .client import AsyncClient, Client
-    from .codecs.signals import Image, Video
+    from .codecs.signals import Audio, Image, Video
     from .jobs import AsyncJob, Job, JobStatus
 
     __version__: str
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncClient",
     "AsyncJob",
+    "Audio",
     "Cancelled",
     "Client",
     "CorruptMedia",
@@ -78,6 +79,7 @@ __all__ = [
 _LAZY = {
     "AsyncClient": ".client",
     "AsyncJob": ".jobs",
+    "Audio": ".codecs.signals",
     "Client": ".client",
     "Image": ".codecs.signals",
     "Job": ".jobs",

@@ -21,6 +21,7 @@ from .codecs.limits import Limits
 from .codecs.registry import codec_class
 from .codecs.settings import takes
 from .codecs.signals import Audio, Image, Pictures, Signal, Video
+from .sounds import SecondsRange, audio_of_array, is_sound, sound_of
 from .videos import FrameRange, part_of
 
 if TYPE_CHECKING:
@@ -50,15 +51,16 @@ def encode(
     known: NDArray[np.bool_] | None = None,
     **settings: object,
 ) -> bytes:
-    """Compress a picture or a video and return the bytes of an .lcn file.
+    """Compress a picture, a video or sound and return the bytes of an .lcn file.
 
-    `source` is a path, the bytes of a media file (PNG, JPEG, WebP, MP4, WebM...), an array or torch tensor of shape H×W or
+    `source` is a path, the bytes of a media file (PNG, JPEG, WebP, MP4, WAV, MP3...), an array or torch tensor of shape H×W or
     H×W×C with uint8 or uint16 samples (C: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha), a `PIL.Image.Image`, an `Image`,
-    or a `Video`. An array T×H×W×3 is a video of T frames, `rate` of them per second (25 unless given).
+    a `Video` or an `Audio`. An array T×H×W×3 is a video of T frames, `rate` of them per second (25 unless given). An array C×N
+    (or N) of int16, int32 (of 24 bits) or float32 (in ±1) is sound of C channels; its `rate` in Hz must be given.
     For `codec="image-circuit"` also an array N×H×W of small grey pictures of one size, W above 4; `known`, bool of H×W or
     N×H×W, then marks the samples that the receiver has already: they are left out, and `decode` needs them.
     Further keywords are the codec's settings, such as `quality` (0..100), `effort` or `lossless`. With one of the targets
-    (dB, bits per pixel, bytes of the whole file, or its kbit per second of a video) the quality is searched for;
+    (dB, bits per pixel, bytes of the whole file, or its kbit per second of a video or sound) the quality is searched for;
     `codec="auto"` then returns the smallest file of all codecs that meets it.
 
     >>> import numpy
@@ -82,12 +84,13 @@ def decode(
     source: str | os.PathLike[str] | bytes,
     *,
     frames: FrameRange | None = None,
+    seconds: SecondsRange | None = None,
     salvage: bool = False,
     device: str = "auto",
     limits: Limits | None = None,
     known: NDArray[np.uint8] | None = None,
 ) -> Signal:
-    """Restore the picture or video of an .lcn file, given its path or its bytes.
+    """Restore the picture, video or sound of an .lcn file, given its path or its bytes.
 
     The result's `array` is H×W×C (a picture encoded from H×W comes back as H×W×1), `metadata` holds ICC, EXIF and XMP,
     and `save(path)` writes PNG, WebP, JPEG and so on. Small pictures encoded together come back as `Pictures` with an `array`
@@ -99,15 +102,22 @@ def decode(
     without sound, from the groups that hold them; None and numbers below 0 mean what they do in slices. With `salvage` groups
     of frames that are damaged are left out: their frames repeat the one before, and `lost` names them.
 
+    Sound comes back as `Audio` in the same way: `array` is C×N of the dtype that was encoded, `seconds=(a, b)` is a part of
+    it in memory, from the packets that hold it, and what damage takes with `salvage` is silent.
+
     >>> import numpy
     >>> decode(encode(numpy.zeros((32, 48), numpy.uint8), codec="webp")).array.shape
     (32, 48, 1)
 
     Raises `CorruptStream`, `TruncatedStream`, `LimitExceeded`, `WeightsMissing`, `WeightsMismatch`, and `InvalidSettings` for
-    frames that are not there.
+    frames or seconds that are not there.
     """
-    limits, whole = limits or Limits(), frames is None
+    if frames is not None and seconds is not None:
+        raise InvalidSettings("frames are parts of a video and seconds parts of sound: give one of the two")
+    limits, whole = limits or Limits(), frames is None and seconds is None
     signal = compress.decode(_file_bytes(source), limits, device, known=known, salvage=salvage, whole=whole)
+    if seconds is not None:
+        return sound_of(signal, seconds, limits)
     if frames is None:
         return signal
     part = part_of(signal, frames)
@@ -135,24 +145,32 @@ def make_target(psnr: float | None, bpp: float | None, size: int | None, kbps: f
 
 
 def read_media(data: bytes, codec: str = compress.AUTO, limits: Limits | None = None) -> Signal:
-    """Return the signal in a media file: of an animated GIF the first picture where `codec` takes pictures only."""
+    """Return the signal in a media file: of an animated GIF the first picture where `codec` takes pictures only.
+
+    Of a video it is the sound where `codec` takes sound only.
+    """
     limits = limits or Limits()
     limits.check("max_input_bytes", len(data), "the file's length in bytes")
-    still = media.sniff(data) == "gif" and codec != compress.AUTO and not takes(codec_class(codec), "video")
-    return media.read(data, limits, "image" if still else None)
+    if codec == compress.AUTO or takes(codec_class(codec), "video"):
+        return media.read(data, limits)
+    if takes(codec_class(codec), "audio") and media.FORMATS[media.sniff(data)].signal == "video":
+        return media.read(data, limits, "audio")
+    return media.read(data, limits, "image" if media.sniff(data) == "gif" else None)
 
 
 def read_source(
     source: Source, limits: Limits | None = None, codec: str = compress.AUTO, rate: Fraction | float | None = None
 ) -> Signal:
-    """Return the signal that a source of any accepted kind holds, as `read_media`; `rate` is for frames in an array."""
+    """Return the signal that a source of any accepted kind holds, as `read_media`; `rate` is for arrays."""
     array = _array(source)
-    if rate is not None and (array is None or array.ndim != 4):
-        raise InvalidSettings("`rate` is for arrays T×H×W×3: what else is a source has its own, or needs none")
+    if rate is not None and (array is None or array.ndim == 3):
+        raise InvalidSettings("`rate` is for arrays T×H×W×3 and sound C×N: what else is a source has its own, or needs none")
     if isinstance(source, Image | Video | Audio):
         return source
     if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
         return read_media(_file_bytes(source), codec, limits)
+    if array is not None and (is_sound(array) or (rate is not None and array.ndim < 3)):
+        return audio_of_array(array, rate)
     if array is not None:
         return _from_frames(array, 25 if rate is None else rate) if array.ndim == 4 else _from_array(array)
     if _is_pillow(source):
@@ -165,7 +183,7 @@ def media_bytes(source: Source, rate: Fraction | float | None = None) -> bytes:
     if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) and rate is None:
         return _file_bytes(source)
     signal = read_source(source, rate=rate)
-    return media.write(signal, "ffv1" if isinstance(signal, Video) else "png")
+    return media.write(signal, "ffv1" if isinstance(signal, Video) else "wav" if isinstance(signal, Audio) else "png")
 
 
 def _file_bytes(source: str | os.PathLike[str] | bytes | bytearray | memoryview) -> bytes:

@@ -86,7 +86,7 @@ def bulk(
 ) -> Summary:
     """Encode the files of a folder, or decode them where `encoding` is None; `jobs` processes, each with one thread.
 
-    A file is decoded to the first of the extensions `forms` that its kind of signal is written as, else to .png or .mp4.
+    A file is decoded to the first of the extensions `forms` that its kind of signal is written as, else to .png, .mp4 or .wav.
     `patterns` are shell patterns of names; without any, all files but `.lcn` files are encoded, and `.lcn` files decoded.
     Raises `InvalidSettings` and `OSError` for what concerns all files; what concerns one is in the summary.
     """
@@ -111,7 +111,7 @@ def _check(encoding: Encoding) -> None:
     from .codecs.registry import codec_class, codec_ids
     from .codecs.settings import is_lossless, make_settings
 
-    every = LOSSLESS if is_lossless(encoding.settings) else codec_ids()
+    every = [name for name in LOSSLESS if name in codec_ids()] if is_lossless(encoding.settings) else codec_ids()
     refused: list[InvalidSettings] = []
     names = every if encoding.codec == AUTO else [encoding.codec]
     for name in names:
@@ -151,7 +151,8 @@ def _ending_of(source: Path, forms: Sequence[str], name: Path) -> str:
 
     try:
         with open(source / name, "rb") as file:
-            kind = "video" if read_header(file.read(START_BYTES), LIMITS).video else "image"
+            header = read_header(file.read(START_BYTES), LIMITS)
+        kind = "video" if header.video else "audio" if header.audio else "image"
     except LaconicError:
         kind = "image"
     fitting = [f".{form}" for form in forms if holds(f"x.{form}", kind)]

@@ -70,7 +70,10 @@ class _Commands(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False, help="Small, exact files from pictures and videos."
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Small, exact files from pictures, videos and sound.",
 )
 
 app.add_typer(jobs_cli.app, name="jobs")
@@ -121,7 +124,7 @@ def _version(wanted: bool) -> None:
 def _all_commands(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    """Small, exact files from pictures and videos."""
+    """Small, exact files from pictures, videos and sound."""
 
 
 @app.command()
@@ -141,7 +144,7 @@ def encode(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Compress a picture or a video to an .lcn file."""
+    """Compress a picture, a video or sound to an .lcn file."""
     from .coding_commands import run_encode
     from .options import EncodeOptions
 
@@ -154,15 +157,16 @@ def decode(
     source: Stream,
     output: Annotated[str | None, typer.Option("--output", "-o", metavar="OUT", help="Its extension is the format.")] = None,
     frames: Annotated[str | None, typer.Option(metavar="A:B", help="Only frames A to before B of a video.")] = None,
-    salvage: Annotated[bool, typer.Option("--salvage", help="Decode what damage has left of a video.")] = False,
+    seconds: Annotated[str | None, typer.Option(metavar="A:B", help="Only seconds A to before B of sound.")] = None,
+    salvage: Annotated[bool, typer.Option("--salvage", help="Decode what damage has left of a video or sound.")] = False,
     device: On = Device.auto,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Restore the picture or video of an .lcn file, by default as PNG or MP4."""
+    """Restore the picture, video or sound of an .lcn file, by default as PNG, MP4 or WAV."""
     from .coding_commands import run_decode
 
-    run_decode(source, output, frames, salvage, device.value, force, as_json)
+    run_decode(source, output, frames, seconds, salvage, device.value, force, as_json)
 
 
 @app.command()

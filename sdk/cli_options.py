@@ -31,5 +31,5 @@ Lossless = Annotated[bool, typer.Option("--lossless", help="Give back every samp
 TargetBpp = Annotated[float | None, typer.Option(help="At most so many bits per pixel.")]
 TargetPsnr = Annotated[float | None, typer.Option(help="At least so many dB.")]
 TargetBytes = Annotated[int | None, typer.Option(help="At most so many bytes.")]
-TargetKbps = Annotated[float | None, typer.Option(help="At most so many kbit per second: videos.")]
+TargetKbps = Annotated[float | None, typer.Option(help="At most so many kbit per second: videos and sound.")]
 Pairs = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A codec's setting; repeat.")]

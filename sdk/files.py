@@ -7,7 +7,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -35,8 +35,11 @@ Content = bytes | Callable[[BinaryIO], None]
 
 STANDARD = "-"
 LIMITS = Limits(max_input_bytes=2**31)  # whoever types a command may have longer videos than whoever sends them
-DEFAULT_ENDINGS = {"image": ".png", "video": ".mp4"}  # of files that are written, by the kind of signal in them
-KINDS = {"image": ("a picture", "videos"), "video": ("a video", "pictures")}
+DEFAULT_ENDINGS = {
+    "image": ".png",
+    "video": ".mp4",
+    "audio": ".wav",
+}  # of files that are written, by the kind of signal in them
 
 
 def output_path(source: str, output: str | None, ending: str, as_json: bool) -> str:
@@ -58,23 +61,27 @@ def format_for(path: str, kind: str) -> str:
 
     Raises `UnsupportedMedia` for one that does not hold that kind.
     """
+    from .codecs import media
     from .codecs.saving import format_of  # imports what reads pictures
 
     name = f"x{DEFAULT_ENDINGS[kind]}" if path == STANDARD else path
     form = format_of(name)
     if not holds(name, kind):
-        what, other = KINDS[kind]
-        raise UnsupportedMedia(f"{Path(name).suffix} files hold {other}, and this is {what}; {DEFAULT_ENDINGS[kind]} would do")
+        held = {"image": "pictures", "video": "videos", "audio": "sound"}[media.FORMATS[form].signal]
+        what = f"{media.WORDS[kind]}; {DEFAULT_ENDINGS[kind]} would do"
+        raise UnsupportedMedia(f"{Path(name).suffix} files hold {held}, and this is {what}")
     return form
 
 
 def holds(path: str, kind: str) -> bool:
     """Say whether the media format that a name asks for holds a kind of signal; raises `UnsupportedMedia` for none."""
     from .codecs import media
+    from .codecs.audio import writers as sounds
     from .codecs.saving import format_of
     from .codecs.video import writers
 
-    return format_of(path) in (writers.WRITERS if kind == "video" else media.WRITERS)
+    written: dict[str, Collection[str]] = {"image": media.WRITERS, "video": writers.WRITERS, "audio": sounds.WRITERS}
+    return format_of(path) in written[kind]
 
 
 def read_input(path: str, max_bytes: int) -> bytes:
@@ -138,18 +145,13 @@ def write_output(path: str, content: Content, force: bool, times_of: str | None 
 
 def write_signal(path: str, signal: Signal, form: str, force: bool, times_of: str) -> int:
     """Write a signal as a media file, as `write_output` does, a video a frame at a time; returns the file's bytes."""
-    from .codecs import media
-    from .codecs.signals import Video
-    from .codecs.video import writers
+    from .codecs.saving import write_to
 
     written = 0
 
     def write(file: BinaryIO) -> None:
         nonlocal written
-        if isinstance(signal, Video):
-            writers.write_to(signal, form, file)
-        else:
-            file.write(media.write(signal, form))
+        write_to(signal, form, file)
         written = file.tell()
 
     write_output(path, write, force, times_of)

@@ -81,7 +81,7 @@ class Protocol:
         raise AssertionError("the last try returns or raises")
 
     def encode(self, source: Source, codec: str, rate: Fraction | float | None, settings: Mapping[str, object]) -> Flow[bytes]:
-        """Have a picture or a video compressed."""
+        """Have a picture, a video or sound compressed."""
         from .api import media_bytes
 
         headers = {"Content-Type": "application/octet-stream", "Accept": MEDIA_TYPE}
@@ -90,19 +90,21 @@ class Protocol:
         return response.content
 
     def decode_file(self, stream: bytes, media_type: str | None) -> Flow[bytes]:
-        """Have a stream restored to a media file, by default PNG or MP4."""
+        """Have a stream restored to a media file, by default PNG, MP4 or WAV."""
         from .received import default_type
 
         return (yield from self._decoded(stream, media_type or default_type(stream), {})).content
 
     def decode(self, stream: bytes, frames: FrameRange | None, salvage: bool) -> Flow[Signal]:
-        """Have a stream restored; a picture travels as PNG and a video as NPY, which lose nothing."""
+        """Have a stream restored; a picture travels as PNG, a video or sound as NPY, which lose nothing."""
         from .codecs import media
-        from .received import contents_of, received
+        from .received import contents_of, received, received_sound
         from .videos import span_of
 
         query = {"salvage": "true"} if salvage else {}
         found = contents_of(stream, salvage)
+        if found is not None and found.audio and frames is None:
+            return received_sound(found, (yield from self._decoded(stream, "application/x-npy", query)))
         if found is None or not found.video:
             if frames is not None:
                 raise InvalidSettings("frames are parts of a video, and the file holds none")

@@ -1,4 +1,4 @@
-"""Videos from a service: the samples travel as NPY, and the rest is in the .lcn file, which the client has."""
+"""Videos and sound from a service: samples travel as NPY, and the rest is in the .lcn file, which the client has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from .codecs import compress, container
 from .codecs.errors import LaconicError
 from .codecs.limits import Limits
-from .codecs.signals import ArrayFrames, Samples, Video
+from .codecs.signals import ArrayFrames, ArraySamples, Audio, AudioSamples, Samples, Video
 from .codecs.video.frames import GroupFrames, video_of_groups
 from .protocol import expected_form
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .codecs.codec import Stream
 
-__all__ = ["LOST", "contents_of", "default_type", "received"]
+__all__ = ["LOST", "contents_of", "default_type", "received", "received_sound"]
 
 LOST = "X-Laconic-Lost"  # the header of an answer that names lost frames: "32:64, 96:100"
 
@@ -29,26 +29,41 @@ LOST = "X-Laconic-Lost"  # the header of an answer that names lost frames: "32:6
 def contents_of(stream: bytes, salvage: bool) -> Stream | None:
     """Return what a file holds before it is decoded; None for one that a service is to refuse in its own words.
 
-    Raises `CorruptStream` for a damaged video.
+    Raises `CorruptStream` for a damaged video or sound.
     """
     try:
         return container.read(stream, Limits(max_input_bytes=len(stream), max_pixels=2**62, max_frames=2**62), salvage)
     except LaconicError:
-        if _is_video(stream):
+        if _kind(stream) != "image":
             raise
         return None
 
 
 def default_type(start: bytes) -> str:
     """Return the media type that a file, of which the first 128 KiB are enough, is decoded to unless another is asked for."""
-    return "video/mp4" if _is_video(start) else "image/png"
+    return {"image": "image/png", "video": "video/mp4", "audio": "audio/wav"}[_kind(start)]
 
 
-def _is_video(start: bytes) -> bool:
+def _kind(start: bytes) -> str:
     try:
-        return container.read_header(start).video is not None
+        header = container.read_header(start)
     except LaconicError:
-        return False
+        return "image"
+    return "video" if header.video else "audio" if header.audio else "image"
+
+
+def received_sound(stream: Stream, answer: httpx.Response) -> Audio:
+    """Return the sound of a file, of which `answer` has the samples; raises `ServiceError` for one that holds others."""
+    assert stream.audio is not None
+    with expected_form(answer):
+        array: AudioSamples = np.load(io.BytesIO(answer.content), allow_pickle=False)
+        lost = _ranges(answer.headers.get(LOST, ""))
+        sound = Audio(
+            ArraySamples(array), stream.audio.rate, stream.bit_depth, stream.audio.layout, dict(stream.metadata), lost
+        )
+        if sound.shape != stream.shape:
+            raise ValueError(f"samples of {sound.shape} came for {stream.shape}")
+    return sound
 
 
 def received(stream: Stream, span: tuple[int, int] | None, answer: httpx.Response) -> Video:

@@ -16,14 +16,21 @@ from ..codecs.codec import BatchCodec, Codec, TargetCodec
 from ..codecs.errors import DeviceUnavailable, LaconicError, WeightsMissing
 from ..codecs.registry import codec_class, codec_ids, open_codec
 from ..codecs.settings import takes
-from ..codecs.signals import Image, Signal, Video
+from ..codecs.signals import Audio, Image, Signal, Video
 from ..codecs.weights import check_weights, pinned_weights
 from .logs import Log
 from .settings import ServiceSettings
 
 __all__ = ["CHECKPOINT", "Catalogue", "Served", "open_catalogue", "set_threads", "warm_late"]
 
-WRITERS = ("Pillow", "imagecodecs", "av", "constriction")  # libraries whose version may change the bytes of a result
+WRITERS = (
+    "Pillow",
+    "imagecodecs",
+    "av",
+    "constriction",
+    "soundfile",
+    "soxr",
+)  # libraries whose version may change the bytes of a result
 CHECKPOINT = "checkpoint"  # a setting of codecs that fit in steps: the folder where they keep how far they are
 WARMED_LATE = ("image-lossless", "image-circuit")  # where nothing is cached, their kernels take half a minute to compile
 
@@ -82,7 +89,8 @@ class Served:
         """Return what the codec can be asked to meet: fields of `Target`, of which kbps is for what lasts."""
         if "quality" not in self.codec.Settings.model_fields and not isinstance(self.codec, TargetCodec):
             return []
-        return [field.name for field in fields(compress.Target) if field.name != "kbps" or not self.takes("image")]
+        without = {"psnr"} if self.takes("audio") else {"kbps"} if self.takes("image") else set()
+        return [field.name for field in fields(compress.Target) if field.name not in without]
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the settings that a client may give."""
@@ -170,6 +178,8 @@ def _warm(name: str, device: str) -> None:
         return
     frame = np.arange(64 * 64 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 64, 3)
     signal: Signal = Image(frame) if takes(codec_class(name), "image") else Video.of(np.stack([frame, frame]))
+    if takes(codec_class(name), "audio"):
+        signal = Audio.of(frame.reshape(1, -1).astype(np.int16), 48_000)
     compress.test(compress.encode(signal, name, device=device).data, device=device)
 
 

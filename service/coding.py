@@ -123,9 +123,9 @@ class Coder:
         return codec if served == preferred != [] else [*served, *takers][0]
 
     def signal_of(self, codec: str) -> str | None:
-        """Return the only kind of media that a codec takes, "image" or "video"; None where there is a choice."""
+        """Return the only kind of media that a codec takes, "image", "video" or "audio"; None where there is a choice."""
         served = self._catalogue.served.get(codec)
-        kinds = [kind for kind in ("image", "video") if served is None or served.takes(kind)]
+        kinds = [kind for kind in ("image", "video", "audio") if served is None or served.takes(kind)]
         return kinds[0] if len(kinds) == 1 else None
 
     def decode_job(self, data: bytes, codec: str, pixels: int, excerpt: Excerpt = WHOLE) -> DecodeJob:
@@ -196,7 +196,8 @@ class Coder:
             served = self._catalogue.served[job.codec]
             if self._decode_native is not None and served.native:
                 return self._decode_native(job.data, self._limits, job.excerpt)
-            picture = None if served.takes("video") else progress  # codecs of videos are through before a frame is decoded
+            lasting = served.takes("video") or served.takes("audio")
+            picture = None if lasting else progress  # codecs of videos are through before a frame is decoded
             return restore(job.data, self._limits, self._device, job.excerpt, picture, progress)
         request, among = job.request, self._catalogue.served
         settings = dict(request.settings)

@@ -9,10 +9,11 @@ from ..codecs import compress
 from ..codecs.codec import Progress
 from ..codecs.errors import InvalidSettings
 from ..codecs.limits import Limits
-from ..codecs.signals import FrameSource, Samples, Signal, Video
+from ..codecs.signals import Audio, FrameSource, Samples, Signal, Video
 
 __all__ = ["Excerpt", "restore"]
 
+WORDS = {"image": "a picture", "pictures": "pictures", "audio": "sound"}
 WHAT = "the number of pixels of all frames that are asked for"
 
 
@@ -62,7 +63,7 @@ class _Watched:
 def restore(
     data: bytes, limits: Limits, device: str, excerpt: Excerpt, picture: Progress | None = None, video: Progress | None = None
 ) -> Signal:
-    """Restore the signal of an .lcn file, of a video the frames that are wanted, into memory.
+    """Restore the signal of an .lcn file, of a video the frames that are wanted, into memory; sound whole.
 
     `picture` hears of the codec's progress, `video` of each frame. Sound comes with all frames only. Raises as
     `compress.decode` does, and `InvalidSettings` for frames that there are not.
@@ -70,7 +71,9 @@ def restore(
     signal = compress.decode(data, limits, device, picture, salvage=excerpt.salvage, whole=excerpt.is_whole)
     if not isinstance(signal, Video):
         if not excerpt.is_whole:
-            raise InvalidSettings("frames are parts of a video; the file holds a picture")
+            raise InvalidSettings(f"frames are parts of a video; the file holds {WORDS[signal.kind]}")
+        if isinstance(signal, Audio):
+            return replace(signal.part(0, signal.shape[1]), metadata=dict(signal.metadata))
         return signal
     start, stop = excerpt.span(signal.shape[0])
     limits.check("max_video_pixels", (stop - start) * signal.shape[1] * signal.shape[2], WHAT)

@@ -26,7 +26,7 @@ from PIL import Image as Pillow
 from ..codecs import compress, media
 from ..codecs.errors import LaconicError, LimitExceeded, UnsupportedMedia
 from ..codecs.limits import Limits
-from ..codecs.signals import Image, Video
+from ..codecs.signals import Audio, Image, Video
 from .excerpts import Excerpt, restore
 from .packing import Reply, pack_signal, unpack_signal
 
@@ -150,6 +150,14 @@ def _load_everything() -> None:
     for name in ("av1", "hevc", "h264"):
         for clip in clips:
             compress.test(compress.encode(clip, name, device="cpu").data, device="cpu")
+    silence = np.zeros((2, 4800), np.int16)
+    for tone in (Audio.of(array, 44_100) for array in (silence, silence.astype(np.int32), silence.astype(np.float32))):
+        for form in ("wav", "flac", "ogg", "mp3", "m4a"):
+            with contextlib.suppress(UnsupportedMedia):
+                media.read(media.write(tone, form))
+        for name in ("opus", "flac"):
+            with contextlib.suppress(UnsupportedMedia):
+                compress.test(compress.encode(tone, name, device="cpu").data, device="cpu")
     for name in ("jpeg", "webp", "avif", "jxl"):
         for settings in ({}, {"lossless": True}) if name != "jpeg" else ({},):
             compress.decode(compress.encode(picture, name, settings, device="cpu").data, device="cpu")

@@ -89,10 +89,10 @@ async def inspect(request: Request) -> Response:
     facts = {field.name: getattr(description, field.name) for field in dataclasses.fields(description)}
     facts["params"] = {str(key): _plain(value) for key, value in description.params.items()}
     facts["metadata"] = dict(description.metadata)
-    video = description.rate is not None
-    facts["signal"] = "video" if video else "image"
+    video, sound = len(description.shape) == 4, len(description.shape) == 2
+    facts["signal"] = "video" if video else "audio" if sound else "image"
     facts["frames"] = description.shape[0] if video else None
-    facts["groups"] = [chunk.length for chunk in description.chunks if chunk.type == "payload"] if video else None
+    facts["groups"] = [chunk.length for chunk in description.chunks if chunk.type == "payload"] if video or sound else None
     facts["chunks"] = [dataclasses.asdict(chunk) for chunk in description.chunks]
     return JSONResponse(facts)
 

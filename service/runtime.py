@@ -74,6 +74,7 @@ class Runtime:
             max_input_bytes=max(settings.max_body_bytes, settings.max_upload_bytes),
             max_pixels=settings.max_pixels,
             max_video_pixels=settings.max_video_pixels,
+            max_samples=settings.max_samples,
             max_frames=settings.max_frames,
         )
         self.log = log or make_log()

@@ -46,6 +46,7 @@ class ServiceSettings(BaseModel):
     max_buffered_bytes: int = Field(default=512 * 2**20, ge=1, description="bytes of all bodies held at once")
     max_pixels: int = Field(default=64_000_000, ge=1, description="pixels of one picture, from its header")
     max_video_pixels: int = Field(default=128_000_000, ge=1, description="pixels of all frames of a video that are in memory")
+    max_samples: int = Field(default=64_000_000, ge=1, description="samples of all channels of sound that is in memory")
     max_frames: int = Field(default=20_000, ge=1, description="frames of one video")
     queue_size: int = Field(default=64, ge=1, description="requests that may wait or run at once")
     max_batch: int = Field(default=8, ge=1, description="requests that the device codes together")

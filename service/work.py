@@ -13,10 +13,10 @@ from ..codecs import batches, container, media
 from ..codecs.compress import Encoded
 from ..codecs.errors import InvalidSettings, UnsupportedMedia
 from ..codecs.limits import Limits
-from ..codecs.signals import Image, Signal, Video
+from ..codecs.signals import Audio, Image, Signal, Video
 from .catalogue import Catalogue
 from .exchange import Exchange
-from .forms import OUTPUT_FORMATS, PICTURE_TYPES, VIDEO_TYPES, Forms
+from .forms import OUTPUT_FORMATS, TYPES, VIDEO_TYPES, Forms
 from .options import DecodeOptions, EncodeOptions, decode_options, encode_options
 from .problems import JobNeeded, NotAcceptable
 from .runtime import Runtime
@@ -27,6 +27,7 @@ MEDIA_TYPE = "application/vnd.laconic"
 EXTENSIONS = {MEDIA_TYPE: ".lcn"} | {form.media_type: form.extension for form in OUTPUT_FORMATS.values()}
 MEDIA_TYPES = {form.name: form.media_type for form in OUTPUT_FORMATS.values()}
 COUNTED = ("mp4", "mov")  # formats that list their frames; of others the header's number is a guess
+ALL_SAMPLES = "the sound's number of samples, of all channels"
 ALL_FRAMES = "the video's number of pixels, of all frames"
 
 
@@ -34,7 +35,7 @@ ALL_FRAMES = "the video's number of pixels, of all frames"
 class Result:
     """A file, its media type, the codec that made it or that it was made with, and the bits per pixel of the .lcn file.
 
-    `lost` are frames [start, stop) of a video that were damaged.
+    `lost` are frames [start, stop) of a video, or samples of sound, that were damaged.
     """
 
     content: bytes
@@ -58,7 +59,7 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class Encoding:
-    """A picture or a video is to become an .lcn file."""
+    """A picture, a video or sound is to become an .lcn file."""
 
     options: EncodeOptions
 
@@ -78,9 +79,10 @@ class Encoding:
             header = await exchange.in_pool("read", runtime.media.read_header, body, runtime.limits)
             asked = runtime.coder.signal_of(options.codec)
             header = header._replace(frames=1) if asked == "image" else header  # of a GIF, whose first frame is a picture
-            kind, pixels = _kind(header), _most_pixels(header, len(body), runtime.limits)
+            kind = "audio" if asked == "audio" else _kind(header)
+            pixels = _most_pixels(header, kind, len(body), runtime.limits)
             plan = runtime.coder.encode_plan(options.codec, options.settings, options.target, pixels, kind)
-            limits = replace(runtime.limits, max_video_pixels=pixels)
+            limits = runtime.limits if kind == "audio" else replace(runtime.limits, max_video_pixels=pixels)
             async with exchange.room(plan):
                 signal = await exchange.in_media_pool("read", header.format, pixels, runtime.media.read, body, limits, asked)
                 job = runtime.coder.encode_job(batches.Request(signal, options.codec, options.settings, options.target))
@@ -114,13 +116,19 @@ class Decoding:
                 assert isinstance(signal, Signal)
                 writing = partial(_write, runtime, signal, form, options.quality)
                 content = await exchange.in_media_pool("write", form, signal.pixels, writing)
-        lost = signal.lost if isinstance(signal, Video) else ()
-        return Result(content, MEDIA_TYPES[form], codec, 8 * len(body) / math.prod(shape[:-1]), lost)
+        lost = signal.lost if isinstance(signal, Audio | Video) else ()
+        units = math.prod(shape if isinstance(signal, Audio) else shape[:-1])
+        return Result(content, MEDIA_TYPES[form], codec, 8 * len(body) / max(1, units), lost)
 
     def _shape(self, body: bytes, limits: Limits) -> tuple[str, tuple[int, ...], int, str]:
         """Return codec, shape, pixels to decode and the format to write; raises what is wrong with file, options or forms."""
         excerpt = self.options.excerpt
         codec, shape, groups = _facts(body, limits, excerpt.salvage)
+        if len(shape) == 2:
+            if not excerpt.is_whole:
+                raise InvalidSettings("frames are parts of a video; the file holds sound")
+            limits.check("max_samples", math.prod(shape), ALL_SAMPLES)
+            return codec, shape, max(1, math.prod(shape)), self.forms.of("audio", 1)
         if len(shape) == 3:
             if not excerpt.is_whole:
                 raise InvalidSettings("frames are parts of a video; the file holds a picture")
@@ -150,10 +158,15 @@ def _kind(header: media.Header) -> str:
     return "video" if header.frames > 1 else media.FORMATS[header.format].signal
 
 
-def _most_pixels(header: media.Header, size: int, limits: Limits) -> int:
-    """Return a bound of the pixels of all frames of a file of so many bytes; raises `LimitExceeded` for too many."""
+def _most_pixels(header: media.Header, kind: str, size: int, limits: Limits) -> int:
+    """Return a bound of the pixels of all frames of a file of so many bytes; raises `LimitExceeded` for too many.
+
+    Of sound it is the number of samples that the file says, and of the sound of a video what a quarter of the limit allows.
+    """
     pixels = header.height * header.width * header.frames
-    if _kind(header) != "video":
+    if kind == "audio":
+        return header.width * header.channels if _kind(header) == "audio" else limits.max_samples // 4
+    if kind != "video":
         return pixels
     limits.check("max_video_pixels", pixels, ALL_FRAMES)
     if header.format in COUNTED:
@@ -184,5 +197,5 @@ def _write(runtime: Runtime, signal: Signal, form: str, quality: int | None) -> 
     try:
         return runtime.media.write(signal, form, quality)
     except UnsupportedMedia as error:
-        others = VIDEO_TYPES if isinstance(signal, Video) else PICTURE_TYPES
+        others = TYPES.get(signal.kind, TYPES["image"])
         raise NotAcceptable(f"{error}; accept another of {', '.join(others)}") from error

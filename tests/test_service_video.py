@@ -112,9 +112,9 @@ def test_signals_travel_with_all_that_they_have() -> None:
 
 
 def test_what_a_client_gets_depends_on_the_file() -> None:
-    assert accepted_forms("*/*") == Forms("png", "mp4")
+    assert accepted_forms("*/*") == Forms("png", "mp4", "wav")
     assert accepted_forms("video/webm, image/webp") == Forms("webp", "webm")
-    assert accepted_forms(NPY) == Forms("npy", "npy")
+    assert accepted_forms(NPY) == Forms("npy", "npy", "npy")
     assert Forms.parse(str(Forms("", "zip"))) == Forms("", "zip") == accepted_forms(ZIP)
     assert Forms.parse("webp") == Forms("webp", "")  # of jobs that an older version stored
     assert Forms("png", "").of("video", 1) == "png"

@@ -212,7 +212,7 @@ def shifted(audio: bytes, ticks: int) -> bytes:
 def test_sound_alone_and_nothing_are_no_video() -> None:
     for data in (sound("aac", muxer="mp4"), sound("libopus")):
         with pytest.raises(UnsupportedMedia, match="sound but no video"):
-            media.read(data)
+            media.read(data, kind="video")
     for data in (b"YUV4MPEG2 W4 H4 F25:1\n", b"\x1aE\xdf\xa3", b"RIFF\0\0\0\0AVI ", b"\0\0\0\x14ftypisom\0\0\0\0mp42"):
         with pytest.raises((CorruptMedia, UnsupportedMedia)):
             media.read(data)

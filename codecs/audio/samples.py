@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from ..codec import Progress
 from ..signals import Audio, AudioSamples
 
-__all__ = ["PacketSamples", "audio_of_packets"]
+__all__ = ["PacketSamples", "audio_of_packets", "packets_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,3 +46,20 @@ class PacketSamples:
 def audio_of_packets(source: PacketSamples, rate: int, bits: int) -> Audio:
     """Return the sound of packets, with the samples of those that are lost."""
     return Audio(source, rate, bits, lost=tuple(source.span(packet) for packet in sorted(source.lost)))
+
+
+def packets_of(audio: Audio, length: int, stage: str, progress: Progress | None = None) -> Iterator[AudioSamples]:
+    """Yield sound in packets (C, length), the last one shorter, reading it once and in order; none of no samples."""
+    held: list[AudioSamples] = []
+    size, done, count = 0, 0, audio.shape[1]
+    for block in audio.source.read(0, count):
+        held.append(block)
+        size += block.shape[1]
+        while size >= length or (size and done + size == count):
+            joined = held[0] if len(held) == 1 else cast(AudioSamples, np.concatenate(held, axis=1))
+            packet, rest = joined[:, :length], joined[:, length:]
+            held, size = [rest], rest.shape[1]
+            yield packet
+            done += packet.shape[1]
+            if progress:
+                progress(done / count, stage)

@@ -117,9 +117,9 @@ def decode_groups(stream: Stream, decoder: str, progress: Progress | None) -> Vi
     Raises `CorruptStream`, here and where frames are read.
     """
     length = stream.params.get(GROUP, DEFAULT_GROUP)
-    count, height, width = stream.shape[:3]
     if type(length) is not int or len(stream.shape) != 4 or not 0 < length < 2**32:
         raise CorruptStream(f"a {stream.codec} stream holds a video in groups of frames")
+    count, height, width = stream.shape[:3]
     if len(stream.chunks) != -(-count // length):
         raise CorruptStream(f"{count} frames in groups of {length} are not {len(stream.chunks)} groups")
     colour = stream.video.colour if stream.video else Colour()

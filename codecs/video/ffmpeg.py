@@ -32,8 +32,10 @@ __all__ = [
     "frame_of_rgb",
     "is_deep",
     "open_encoder",
+    "parts_of",
     "rgb_of_frame",
     "tagged",
+    "varint",
 ]
 
 RGB, BT709, NOT_SAID, FCC, BT601_625, BT601_525, SMPTE240, BT2020 = 0, 1, 2, 4, 5, 6, 7, 9  # matrices of ITU-T H.273
@@ -98,7 +100,7 @@ def encode_frames(
             packets += context.encode(picture)
         packets += context.encode(None)
         parts = [context.extradata or b"", *(stripped(bytes(packet)) for packet in packets)]
-        return b"".join(_varint(len(part)) + part for part in parts)
+        return b"".join(varint(len(part)) + part for part in parts)
 
 
 def open_encoder(context: Any) -> None:
@@ -127,7 +129,7 @@ def decode_frames(
     count, height, width = shape[:3]
     given = 0
     with failures_are(CorruptStream, "the encoded frames are damaged"):
-        extradata, *packets = _parts(blob)
+        extradata, *packets = parts_of(blob)
         context = cast(Any, av.CodecContext.create(decoder, "r"))
         context.thread_count, context.height, context.width = threads, height, width  # of which some streams say nothing
         # A decoder takes the memory of whole blocks, so that a frame may be larger than it looks.
@@ -215,7 +217,8 @@ def _first_and_all(frames: Iterable[Samples]) -> tuple[Samples, Iterator[Samples
     return first, itertools.chain([first], rest)
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """Return a number as a varint: groups of 7 bits, the lowest first, bit 7 of a byte set where another follows."""
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
@@ -224,7 +227,7 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _parts(blob: bytes) -> list[bytes]:
+def parts_of(blob: bytes) -> list[bytes]:
     """Return the parts of a blob, each of which has its length before it."""
     parts, at = [], 0
     while at < len(blob):

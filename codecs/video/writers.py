@@ -23,7 +23,7 @@ from ..signals import TICKS, Colour, Video
 from .ffmpeg import SAME_EVERYWHERE, failures_are, frame_of_rgb, open_encoder, tagged
 from .soundtrack import BITEXACT, sound_for
 
-__all__ = ["WRITERS", "Encoding", "write", "write_to"]
+__all__ = ["WRITERS", "Encoding", "Target", "write", "write_to"]
 
 Writer = Callable[[Video, BinaryIO, int], None]  # of a video to an open file at a quality
 THREADS = 4  # of an encoder: with another number its bytes are others
@@ -79,7 +79,7 @@ def _encoded(encoding: Encoding) -> Writer:
     """Return what writes videos in a container."""
 
     def make(video: Video, file: BinaryIO, quality: int) -> None:
-        target = _Target(file)
+        target = Target(file)
         with (
             target.failing_first(),
             failures_are(UnsupportedMedia, f"{encoding.encoder} does not write this video"),
@@ -102,7 +102,7 @@ def _encoded(encoding: Encoding) -> Writer:
     return make
 
 
-class _Target:
+class Target:
     """An open file as PyAV uses it, which must not see its name or close it, and loses what it raises."""
 
     def __init__(self, file: BinaryIO) -> None:
