@@ -30,7 +30,7 @@ from .inr_training import Quantiser, polish
 __all__ = ["Ladder", "elasticity_of"]
 
 MIDDLE = 0.3  # elasticity at quality 50
-TRYING, FINISHING = 2, 6  # passes over the frames that fit integers, of a trial and at last
+TRYING, FINISHING = 2, 24  # passes over the frames that fit integers, of a trial and at last
 NUDGE, NUDGES = 1.04, 4  # of the elasticity where the last passes have made a file too large, and how often at most
 KEPT = 16  # networks whose sensitivity is kept: some megabytes each
 TRIALS = 12  # quantisations of a search
