@@ -28,6 +28,7 @@ CODEC_NUMBERS = {
     "av1": 9,
     "hevc": 10,
     "h264": 11,
+    "audio-rvq": 12,
     "audio-lossless": 13,
     "flac": 14,
     "opus": 15,

@@ -24,6 +24,7 @@ CODECS: dict[str, str] = {
     "av1": "laconic.codecs.video.av1:Av1",
     "hevc": "laconic.codecs.video.hevc:Hevc",
     "h264": "laconic.codecs.video.h264:H264",
+    "audio-rvq": "laconic.codecs.audio.rvq:AudioRvq",
     "audio-lossless": "laconic.codecs.audio.lossless:AudioLossless",
     "flac": "laconic.codecs.audio.flac:Flac",
     "opus": "laconic.codecs.audio.opus:Opus",

@@ -42,6 +42,7 @@ SUITES = {
     "service": True,
     "slow-senders": True,
     "soak": True,
+    "speech": True,
     "video": True,
 }  # whether it writes files
 

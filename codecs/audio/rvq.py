@@ -1,0 +1,307 @@
+"""`audio-rvq`: speech as tokens of a residual vector quantiser, entropy-coded by an integer network.
+
+Networks are in `rvq_networks`, what packets hold in `rvq_packets`, the tokens' coder in `rvq_tokens`. A packet is one second;
+it decodes with the packet before it, which fills the memory of the causal networks, or without it where that one is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ...entropy.digest import symbol_digest
+from ...entropy.errors import EntropyError
+from ..codec import AudioFacts, CodecSettings, Progress, Stream
+from ..errors import CorruptStream, InvalidSettings, UnsupportedMedia
+from ..signals import Audio, AudioSamples
+from ..sources import dtype_of_bits
+from ..weights import load_weights
+from .resampling import resampling
+from .rvq_model import SpeechCodes, speech_codes
+from .rvq_packets import Cut, LevelMeter, SequentialSamples, gain_of, integer_samples
+from .rvq_tokens import decode_tokens, encode_tokens
+from .samples import PacketSamples, audio_of_packets
+
+__all__ = ["AudioRvq", "RvqSettings", "Tokens", "stream_of_tokens", "tokens_of"]
+
+LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000
+SAME = 255  # instead of a level: the channel is the first one again
+PARAM_LEVELS = 16  # header key
+KBPS_LOW, KBPS_HIGH = 1.5, 12.0  # of quality 0 and 100
+
+
+class RvqSettings(CodecSettings):
+    """Settings of `audio-rvq`."""
+
+    quality: int = Field(67, ge=0, le=100, description="0 (1.5 kbit/s a channel of speech) to 100 (12); 67 is about 6")
+    kbps: float | None = Field(
+        None, ge=1.0, le=16.0, description="about how many kbit/s a channel of speech takes; instead of quality"
+    )
+
+    effort: int = Field(6, ge=1, le=9, description="how many beginnings of a frame's codes the search keeps")
+
+    @property
+    def aim(self) -> float:
+        """Kilobits a second that a channel of speech shall take."""
+        return self.kbps or KBPS_LOW * (KBPS_HIGH / KBPS_LOW) ** (self.quality / 100)
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """The integers of a sound: `codes` int16 (C, levels, T), each 0 .. 255, of frames of which there are `rate` a second.
+
+    Frame t is whole with the samples up to t + 1 times the hop. `loudness` uint8 (C, packets) is the level that each packet was
+    brought from, in 1.5 dB; `shape`, `bit_depth` and `audio` are the sound's, `weights` the digest of the networks that
+    gave and understand the codes.
+    """
+
+    codes: NDArray[np.int16]
+    loudness: NDArray[np.uint8]
+    rate: float
+    shape: tuple[int, int]
+    bit_depth: int
+    audio: AudioFacts
+    weights: bytes
+
+
+class _Packet(NamedTuple):
+    """Decoded symbols of a packet: codes (C, T, levels) and level numbers (C), `SAME` where they repeat the first channel's."""
+
+    codes: NDArray[np.int16]
+    numbers: bytes
+
+    def gain(self, channel: int) -> NDArray[np.float32]:
+        """Return what the frames of a channel are multiplied by, (T)."""
+        number = self.numbers[channel] if self.numbers[channel] != SAME else self.numbers[0]
+        return np.full(self.codes.shape[1], 1 / gain_of(number), np.float32)
+
+
+@cache
+def _model_of(digest: bytes) -> SpeechCodes:
+    """Return the networks of the weights with this digest."""
+    return speech_codes(load_weights("audio-rvq", digest))
+
+
+class AudioRvq:
+    """The codec. Takes 1 to 8 channels, each coded by itself, at 4 to 384 kHz; all of it is coded at 16 kHz."""
+
+    id = "audio-rvq"
+    signal = "audio"
+    lossless = False
+    devices = ("cpu",)  # one packet at a time, far faster than sound: a GPU would wait
+    Settings = RvqSettings
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.digest = load_weights("audio-rvq").digest
+        self.model = _model_of(self.digest)
+
+    def encode(self, signal: Audio, settings: RvqSettings, progress: Progress | None = None) -> Stream:
+        """Compress; raises `UnsupportedMedia` for rates below 4 or above 384 kHz."""
+        cut = _cut_of(self.model, signal.shape[1], signal.rate)
+        point = self.model.operating_point(settings.aim)
+        sound = SequentialSamples(signal)
+        meters = [LevelMeter(self.model.spec.hop) for _ in range(signal.shape[0])]
+        chunks = []
+        for packet in range(cut.packets):
+            chunks.append(self._encode_packet(sound, cut, packet, point, settings.effort, meters))
+            if progress is not None:
+                progress((packet + 1) / cut.packets, "encoding")
+        return self._stream(signal, point[0], tuple(chunks))
+
+    def decode(self, stream: Stream, progress: Progress | None = None) -> Audio:
+        """Restore sound whose packets are decoded when they are read; raises `CorruptStream`."""
+        model, cut, levels, facts = _checked(stream)
+        decoder = _Decoder(model, stream, cut, _symbols(model, stream, cut, levels))
+        shape = (stream.shape[0], stream.shape[1])
+        source = PacketSamples(shape, dtype_of_bits(stream.bit_depth), facts.rate, decoder, stream.lost)
+        return audio_of_packets(source, facts.rate, stream.bit_depth)
+
+    def _encode_packet(
+        self, sound: SequentialSamples, cut: Cut, packet: int, point: tuple[int, float], beams: int, meters: list[LevelMeter]
+    ) -> bytes:
+        start, stop = cut.owned(packet)
+        if start >= stop:
+            return b""
+        model, hop = self.model, self.model.spec.hop
+        context = min(start, model.spec.encoder_reach)
+        samples = _at_model_rate(sound, cut, (start - context - 1) * hop, stop * hop)
+        second = samples[:, (context + 1) * hop :]
+        numbers, channels = [], []
+        for c, meter in enumerate(meters):
+            if c and np.array_equal(samples[c], samples[0]):
+                numbers.append(SAME)
+                continue
+            numbers.append(meter(second[c]))
+            latents = model.latents(samples[c] * np.float32(gain_of(numbers[c])))[context:]
+            channels.append(model.search(latents, *point, beams))
+        return _chunk(model, bytes(numbers), np.stack(channels))
+
+    def _stream(self, signal: Audio, levels: int, chunks: tuple[bytes, ...]) -> Stream:
+        return Stream(
+            self.id,
+            signal.shape,
+            chunks,
+            bit_depth=signal.bit_depth,
+            params={PARAM_LEVELS: levels},
+            weights=(self.digest,),
+            metadata=signal.metadata,
+            audio=AudioFacts(signal.rate, signal.layout),
+        )
+
+
+class _Decoder:
+    """Decodes a packet's samples from its tokens and those of the packet before it."""
+
+    def __init__(self, model: SpeechCodes, stream: Stream, cut: Cut, symbols: Callable[[int], _Packet]) -> None:
+        self.model, self.stream, self.cut, self.symbols = model, stream, cut, symbols
+
+    def __call__(self, packet: int) -> AudioSamples:
+        """Return the samples (C, n) of a packet."""
+        cut, hop = self.cut, self.model.spec.hop
+        start, stop = cut.span(packet)
+        resample = None if cut.rate == cut.model_rate else resampling(cut.model_rate, cut.rate)
+        first, last = resample.span(start, stop) if resample else (start, stop)
+        hops = (first // hop, -(-last // hop))  # of which the last needs one frame more
+        sound = self._sound(packet, *hops)[:, first - hops[0] * hop : last - hops[0] * hop]
+        return integer_samples(resample(sound, start, stop) if resample else sound, self.stream.bit_depth)
+
+    def _sound(self, packet: int, first: int, last: int) -> NDArray[np.float32]:
+        """Return the hops first .. last - 1 (C, n) at the model's rate; silent outside of the frames there are."""
+        spec = self.model.spec
+        start = self.cut.owned(packet)[0]
+        parts = [(start, self.symbols(packet))]
+        if packet and packet - 1 not in self.stream.lost:
+            parts.insert(0, (self.cut.owned(packet - 1)[0], self.symbols(packet - 1)))
+        sound = np.zeros((self.stream.shape[0], (last - first) * spec.hop), np.float32)
+        begin = max(parts[0][0], first - spec.decoder_reach)
+        for c in range(len(sound)):
+            codes = np.concatenate([part.codes[c] for _, part in parts])[begin - parts[0][0] :]
+            gain = np.concatenate([part.gain(c) for _, part in parts])[begin - parts[0][0] :]
+            frames = self.model.frames(codes, gain, begin)
+            self._overlap(sound[c], frames, begin - first)
+        return sound
+
+    def _overlap(self, sound: NDArray[np.float32], frames: NDArray[np.float32], at: int) -> None:
+        """Add frames (T, 2 hop), the first of which begins a hop before hop number `at` of the sound."""
+        hop = self.model.spec.hop
+        hops = sound.reshape(-1, hop)
+        for half, shift in ((0, -1), (1, 0)):
+            a = at + shift
+            low, high = max(a, 0), min(a + len(frames), len(hops))
+            if low < high:
+                hops[low:high] += frames[low - a : high - a, half * hop : (half + 1) * hop]
+
+
+def _cut_of(model: SpeechCodes, samples: int, rate: int) -> Cut:
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise UnsupportedMedia(f"audio-rvq takes {LOWEST_RATE:,} to {HIGHEST_RATE:,} samples a second, not {rate:,}")
+    return Cut(samples, rate, model.spec.rate, model.spec.hop)
+
+
+def _at_model_rate(sound: SequentialSamples, cut: Cut, first: int, last: int) -> NDArray[np.float32]:
+    """Return samples first .. last - 1 at the model's rate (C, n); silence lies outside of the sound."""
+    resample = None if cut.rate == cut.model_rate else resampling(cut.rate, cut.model_rate)
+    start, stop = resample.span(first, last) if resample else (first, last)
+    samples = sound.part(start, stop)
+    return resample(samples, first, last) if resample else samples
+
+
+def _symbols(model: SpeechCodes, stream: Stream, cut: Cut, levels: int) -> Callable[[int], _Packet]:
+    """Return what decodes the tokens of a packet, and keeps those of the last one, as the next packet needs them again."""
+    kept: dict[int, _Packet] = {}
+
+    def symbols(packet: int) -> _Packet:
+        if packet not in kept:
+            found = _decode_symbols(model, stream.chunks[packet], stream.shape[0], cut.owned(packet), levels)
+            for old in [number for number in kept if number != packet - 1]:
+                del kept[old]
+            kept[packet] = found
+        return kept[packet]
+
+    return symbols
+
+
+def _decode_symbols(model: SpeechCodes, chunk: bytes, channels: int, owned: tuple[int, int], levels: int) -> _Packet:
+    frames = owned[1] - owned[0]
+    if frames <= 0:
+        if chunk:
+            raise CorruptStream("there are bytes in a packet without samples")
+        return _Packet(np.zeros((channels, 0, levels), np.int16), bytes(channels))
+    if len(chunk) <= channels:
+        raise CorruptStream("a packet is too short")
+    numbers, check, coded = chunk[:channels], chunk[channels : channels + 1], chunk[channels + 1 :]
+    if numbers[0] == SAME:
+        raise CorruptStream("the first channel of a packet repeats another")
+    own = [c for c in range(channels) if numbers[c] != SAME]
+    try:
+        codes = decode_tokens(model.tokens, coded, len(own), frames, levels)
+    except EntropyError as error:
+        raise CorruptStream(f"a packet: {error}") from error
+    if symbol_digest(codes)[1:] != check:
+        raise CorruptStream("the decoded tokens do not have the checksum of their packet")
+    places = [own.index(c) if c in own else 0 for c in range(channels)]
+    return _Packet(codes[places], numbers)
+
+
+def _chunk(model: SpeechCodes, numbers: bytes, codes: NDArray[np.int16]) -> bytes:
+    """Return a packet's bytes: the channels' level numbers, a byte of the codes' checksum, the coded codes (C, T, levels)."""
+    return numbers + symbol_digest(codes)[1:] + encode_tokens(model.tokens, codes)
+
+
+def _checked(stream: Stream) -> tuple[SpeechCodes, Cut, int, AudioFacts]:
+    """Return what a stream is decoded with, and its number of levels; raises `CorruptStream` for a header without sense."""
+    levels, facts = stream.params.get(PARAM_LEVELS), stream.audio
+    if facts is None or len(stream.shape) != 2 or len(stream.weights) != 1:
+        raise CorruptStream(f"audio-rvq has no sound of shape {stream.shape}")
+    model = _model_of(stream.weights[0])
+    if type(levels) is not int or not 1 <= levels <= model.spec.levels:
+        raise CorruptStream(f"the number of levels is {levels!r}, not an integer of 1..{model.spec.levels}")
+    cut = _cut_of(model, stream.shape[1], facts.rate)
+    if len(stream.chunks) != cut.packets:
+        raise CorruptStream(f"there are {len(stream.chunks)} packets where the sound has {cut.packets}")
+    return model, cut, levels, facts
+
+
+def tokens_of(stream: Stream) -> Tokens:
+    """Return the codes of a stream of `audio-rvq`; raises `CorruptStream`, also where packets are lost."""
+    model, cut, levels, facts = _checked(stream)
+    if stream.lost:
+        raise CorruptStream(f"{len(stream.lost)} packets are lost")
+    symbols = _symbols(model, stream, cut, levels)
+    packets = [symbols(packet) for packet in range(cut.packets)]
+    return Tokens(
+        np.concatenate([packet.codes for packet in packets], 1).transpose(0, 2, 1),
+        np.stack([np.frombuffer(packet.numbers, np.uint8) for packet in packets], 1),
+        model.spec.rate / model.spec.hop,
+        (stream.shape[0], stream.shape[1]),
+        stream.bit_depth,
+        facts,
+        stream.weights[0],
+    )
+
+
+def stream_of_tokens(tokens: Tokens) -> Stream:
+    """Return the stream of codes: that of `tokens_of`, byte for byte, or another where codes were changed.
+
+    Raises `InvalidSettings` for codes that the networks do not know or that do not fit the sound.
+    """
+    model = _model_of(tokens.weights)
+    cut, (channels, levels, frames) = _cut_of(model, tokens.shape[1], tokens.audio.rate), tokens.codes.shape
+    if (channels, frames) != (tokens.shape[0], cut.total) or tokens.loudness.shape != (channels, cut.packets):
+        raise InvalidSettings(f"a sound of shape {tokens.shape} has {cut.total} frames in {cut.packets} packets")
+    if not 1 <= levels <= model.spec.levels or (tokens.codes.size and not 0 <= tokens.codes.min() <= tokens.codes.max() < 256):
+        raise InvalidSettings(f"there are 1 to {model.spec.levels} levels of codes from 0 to 255")
+    chunks = []
+    for packet in range(cut.packets):
+        start, stop = cut.owned(packet)
+        numbers = tokens.loudness[:, packet].tobytes()
+        own = [tokens.codes[c, :, start:stop].T for c in range(channels) if numbers[c] != SAME]
+        chunks.append(_chunk(model, numbers, np.stack(own)) if start < stop else b"")
+    params, weights = {PARAM_LEVELS: levels}, (tokens.weights,)
+    return Stream("audio-rvq", tokens.shape, tuple(chunks), 1, tokens.bit_depth, params, weights, audio=tokens.audio)
