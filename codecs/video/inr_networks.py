@@ -5,7 +5,7 @@
   finds these embeddings; here they are parameters and are fitted directly.
 - NeRV++ (Ghorbel et al. 2024): separable residual blocks around every stage and a bilinear shortcut past it.
 - NIRVANA (Maiya et al. 2023): coordinates of patches through a sine network, then stages that give all frames of a small group.
-- Boost (Zhang et al. 2024, with the feature grids of HiNeRV, Kwan et al. 2023): sine activations, stages scaled and shifted by
+- Boost (Zhang et al. 2024, with the feature grids of HiNeRV, Kwan et al. 2023): stages scaled and shifted by
   the frame number, and learned volumes of low resolution.
 """
 
