@@ -11,6 +11,7 @@ import av
 import numpy as np
 
 from laconic.codecs.signals import ArrayFrames, Samples, Video
+from laconic.codecs.video.ffmpeg import SAME_EVERYWHERE
 
 __all__ = ["clip", "file_of", "sound"]
 
@@ -37,7 +38,7 @@ def file_of(
     """A file as other tools write it: `stamps` in frames at the rate, `turn` in degrees counter-clockwise and a mirror."""
     file = io.BytesIO()
     container = cast(Any, av.open(file, "w", format=muxer))
-    stream = container.add_stream(encoder, video.rate, options)
+    stream = container.add_stream(encoder, video.rate, options | (SAME_EVERYWHERE if encoder == "libx264" else {}))
     stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], pixel_format
     if turn is not None:
         stream.set_display_rotation(turn[0], hflip=turn[1])

@@ -35,6 +35,11 @@ def test_other_bytes_are_unsupported(data: bytes) -> None:
         media.read(data)
 
 
+def test_a_header_of_sound_without_sound_is_corrupt() -> None:
+    with pytest.raises(CorruptMedia, match="ends too early"):
+        media.read(b"RIFF\0\0\0\0WAVEfmt ")
+
+
 def test_bytes_are_limited() -> None:
     file = (FOLDER / "photograph.png").read_bytes()
     with pytest.raises(LimitExceeded) as caught:

@@ -85,9 +85,10 @@ def test_steps_give_the_same_file_on_any_number_of_threads() -> None:
     check_deterministic("video-inr", moving_waves(6, 16, 24), {"steps": 8, "parameters": 2000, "jobs": 1})
 
 
-def test_what_encoding_reports_is_what_a_new_process_decodes(kept: dict[str, object], tmp_path: Path) -> None:
+def test_what_encoding_reports_is_what_a_new_process_decodes(tmp_path: Path) -> None:
     told: list[str] = []
-    encoded = compress.encode(CLIP, "video-inr", kept, device="cpu", progress=lambda part, stage: told.append(stage))
+    settings = SETTINGS | {"steps": 1000}  # after which a fit gains nothing by the passes that fit its integers
+    encoded = compress.encode(CLIP, "video-inr", settings, device="cpu", progress=lambda part, stage: told.append(stage))
     file, frames = tmp_path / "clip.lcn", tmp_path / "frames.npy"
     file.write_bytes(encoded.data)
     program = (
@@ -99,7 +100,7 @@ def test_what_encoding_reports_is_what_a_new_process_decodes(kept: dict[str, obj
     assert told[-1] == f"{reached:.2f} dB"
     last = open_codec("video-inr", "cpu").last  # type: ignore[attr-defined]
     assert abs(last.psnr - reached) < 0.05
-    assert last.float_psnr == pytest.approx(reached, abs=3)  # so short a fit may gain by the last passes
+    assert last.float_psnr >= reached - 0.05
 
 
 def test_a_frame_is_the_same_wherever_reading_begins(data: bytes) -> None:

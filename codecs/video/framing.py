@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from ..errors import CorruptMedia
 
-__all__ = ["check_whole"]
+__all__ = ["check_whole", "y4m_size"]
 
 SEGMENT = b"\x18\x53\x80\x67"  # the Matroska element that holds everything
 BOXES_OF_SAMPLES = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"}
@@ -69,18 +69,27 @@ def _segment(data: bytes) -> int:
     return max(at, len(data) + 1)
 
 
+def y4m_size(data: bytes) -> tuple[int, int]:
+    """Return the height and width in the header of a YUV4MPEG2 file, 0 for what is not there."""
+    fields = _y4m_fields(data)
+    height, width = (int(fields[name]) if fields.get(name, b"").isdigit() else 0 for name in (b"H", b"W"))
+    return height, width
+
+
+def _y4m_fields(data: bytes) -> dict[bytes, bytes]:
+    return {field[:1]: field[1:] for field in data[: data.find(b"\n", 0, Y4M_LINE) + 1].split()[1:]}
+
+
 def _y4m(data: bytes) -> int:
     """Return where the last frame of a YUV4MPEG2 file ends; 0 for kinds of chroma that only FFmpeg may know."""
-    head = data[: data.find(b"\n", 0, Y4M_LINE) + 1]
-    fields = {field[:1]: field[1:] for field in head.split()[1:]}
-    found = CHROMA.fullmatch(fields.get(b"C", b"420"))
-    if found is None or not (fields.get(b"W", b"").isdigit() and fields.get(b"H", b"").isdigit()):
+    found = CHROMA.fullmatch(_y4m_fields(data).get(b"C", b"420"))
+    height, width = y4m_size(data)
+    if found is None or not (height and width):
         return 0
-    width, height = int(fields[b"W"]), int(fields[b"H"])
     across, down = SUBSAMPLING[found[1]]
     chroma = 2 * -(-width // across) * -(-height // down) if across else 0
     size = (width * height + chroma) * (2 if found[2] else 1)
-    at = len(head)
+    at = data.find(b"\n", 0, Y4M_LINE) + 1
     while at < len(data):
         line = data.find(b"\n", at, at + Y4M_LINE) + 1
         if not line:

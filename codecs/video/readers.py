@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -24,7 +25,7 @@ from ..image.readers import Header
 from ..limits import Limits
 from ..signals import TICKS, ArrayFrames, Colour, FrameSource, Samples, Video
 from .ffmpeg import MATRICES, failures_are, is_deep, rgb_of_frame
-from .framing import check_whole
+from .framing import check_whole, y4m_size
 from .soundtrack import Soundtrack
 from .timing import LONGEST
 
@@ -244,6 +245,8 @@ def opened(data: bytes, name: str, limits: Limits) -> Iterator[tuple[Any, Any]]:
     """Open a file and its first video stream, which decodes on one thread and no frame above the limit."""
     # A decoder takes the memory of whole blocks, so that a frame may be larger than it looks.
     bounds = {"max_pixels": str(2 * limits.max_pixels + 2**16), "err_detect": "explode", "threads": "1"}
+    if name == "y4m":  # FFmpeg refuses a header of too many pixels before it tells of how many
+        limits.check("max_pixels", math.prod(y4m_size(data)), "a frame's number of pixels")
     with failures_are(CorruptMedia, f"the {name} file is damaged"):
         file = cast(Any, av.open(io.BytesIO(data), "r", DEMUXERS[name], options=bounds, metadata_errors="replace"))
     with closing(file) as container:
