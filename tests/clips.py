@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from laconic.codecs.signals import ArrayFrames, Samples, Video
-from laconic.codecs.video.ffmpeg import SAME_EVERYWHERE
+from laconic.codecs.video.ffmpeg import ROUNDED, SAME_EVERYWHERE
 
 __all__ = ["clip", "file_of", "sound"]
 
@@ -44,7 +44,8 @@ def file_of(
         stream.set_display_rotation(turn[0], hflip=turn[1])
     for number, frame in enumerate(video.array):
         picture = cast(Any, av.VideoFrame).from_ndarray(frame, "rgb24" if video.bit_depth == 8 else "rgb48le")
-        picture = picture.reformat(format=pixel_format)
+        # Without `ROUNDED` swscale's vector code for 16 bits takes in memory that nobody wrote, and the file differs each time.
+        picture = picture.reformat(format=pixel_format, interpolation=ROUNDED)
         picture.pts, picture.time_base = number if stamps is None else stamps[number], 1 / video.rate
         container.mux(stream.encode(picture))
     container.mux(stream.encode(None))
