@@ -11,14 +11,13 @@ import torch
 
 from laconic.codecs import compress, container
 from laconic.codecs.audio.resampling import resampling
-from laconic.codecs.audio.rvq import AudioRvq, stream_of_tokens, tokens_of
+from laconic.codecs.audio.rvq import AudioRvq, model_of, stream_of_tokens, tokens_of
 from laconic.codecs.audio.rvq_networks import SpeechModel, SpeechSpec
 from laconic.codecs.audio.rvq_packets import Cut, LevelMeter, SequentialSamples, gain_of
 from laconic.codecs.audio.rvq_quantiser import SCHEMES, ResidualQuantiser, masks_of
 from laconic.codecs.audio.rvq_tokens import LIMIT, LOGIT_BITS, POWERS, TokenModel
 from laconic.codecs.errors import CorruptStream, InvalidSettings, UnsupportedMedia
 from laconic.codecs.limits import Limits
-from laconic.codecs.registry import open_codec
 from laconic.codecs.signals import Audio, AudioSamples
 
 from .checks import check_rate, check_rejects
@@ -144,7 +143,7 @@ def test_a_lost_packet_costs_itself(file: bytes) -> None:
     assert saved.lost == ((16_000, 32_000),)
     assert not saved.array[:, 16_000:32_000].any()
     assert np.array_equal(saved.array[:, :16_000], whole.array[:, :16_000])
-    spec = open_codec("audio-rvq").model.spec  # type: ignore[attr-defined]
+    spec = model_of(container.read(file).weights[0]).spec
     known = 32_000 + (spec.decoder_reach + 1) * spec.hop  # from here on the networks remember nothing of the lost packet
     assert np.array_equal(saved.array[:, known:], whole.array[:, known:])
 
@@ -191,7 +190,8 @@ def ideal_bits(model: TokenModel, codes: np.ndarray) -> float:
 
 
 def test_tokens_take_the_bits_that_their_model_says(file: bytes) -> None:
-    stream, model = container.read(file), open_codec("audio-rvq").model.tokens  # type: ignore[attr-defined]
+    stream = container.read(file)
+    model = model_of(stream.weights[0]).tokens
     codes = tokens_of(stream).codes[0].T
     cut = Cut(40_123, 16_000, 16_000, 320)
     for packet, chunk in enumerate(stream.chunks):
@@ -299,7 +299,7 @@ def test_packets_own_every_frame_once() -> None:
 
 
 def test_levels_follow_speech_and_not_pauses() -> None:
-    meter, loud = LevelMeter(320), voice(16_000)[0]
+    meter, loud = LevelMeter(320), voice(16_000)
     first = meter(loud)
     assert 0.5 < gain_of(first) * np.sqrt((loud**2).mean()) / 0.05 < 2
     assert meter(loud * np.float32(1e-3)) == first

@@ -17,15 +17,26 @@ from torch import Tensor, nn
 
 __all__ = ["LoudnessDifference", "MelDistance", "SpectrumDistance", "mel_filters"]
 
-MEL_SCALES = ((256, 20), (1024, 80))  # window in samples, filters
+MEL_SCALES = ((256, 20), (1024, 80))  # window in samples, filters, at the rate of speech
 SPECTRUM_WINDOW = 512
+SPEECH_RATE = 16_000
+SPEECH_BARKS = 6 * math.asinh(SPEECH_RATE / 2 / 600)  # up to its highest frequency
 COMPRESSION = 0.3
+
+
+def window_of(samples: int, rate: int) -> int:
+    """Return a window as long as so many samples of speech, at another rate."""
+    return samples * rate // SPEECH_RATE
+
+
+def _mel(frequency: float) -> float:
+    return 2595 * math.log10(1 + frequency / 700)
 
 
 @cache
 def mel_filters(rate: int, window: int, filters: int) -> Tensor:
     """Return triangular filters (window / 2 + 1, filters), evenly spaced on O'Shaughnessy's mel scale from 0 to rate / 2."""
-    top = 2595 * math.log10(1 + rate / 2 / 700)
+    top = _mel(rate / 2)
     centres = 700 * (10 ** (np.linspace(0, top, filters + 2) / 2595) - 1)
     frequency = np.arange(window // 2 + 1) * rate / window
     rising = (frequency[:, None] - centres[:-2]) / (centres[1:-1] - centres[:-2])
@@ -47,6 +58,8 @@ class MelDistance(nn.Module):
     def __init__(self, rate: int) -> None:
         super().__init__()
         self.rate = rate
+        finer = _mel(rate / 2) / _mel(SPEECH_RATE / 2)
+        self.scales = [(window_of(window, rate), round(filters * finer)) for window, filters in MEL_SCALES]
 
     def _levels(self, samples: Tensor, window: int, filters: int) -> Tensor:
         real, imaginary = spectrum(samples, window, window // 4)
@@ -55,19 +68,22 @@ class MelDistance(nn.Module):
 
     def forward(self, decoded: Tensor, original: Tensor) -> Tensor:
         total = decoded.new_zeros(())
-        for window, filters in MEL_SCALES:
+        for window, filters in self.scales:
             with torch.no_grad():
                 wanted = self._levels(original, window, filters)
             total = total + (self._levels(decoded, window, filters) - wanted).abs().mean()
-        return total / len(MEL_SCALES)
+        return total / len(self.scales)
 
 
 class SpectrumDistance(nn.Module):
     """Squared differences of short-time spectra whose magnitudes are compressed, with and without phase."""
 
-    @staticmethod
-    def _compressed(samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        real, imaginary = spectrum(samples, SPECTRUM_WINDOW, SPECTRUM_WINDOW // 4)
+    def __init__(self, rate: int) -> None:
+        super().__init__()
+        self.window = window_of(SPECTRUM_WINDOW, rate)
+
+    def _compressed(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        real, imaginary = spectrum(samples, self.window, self.window // 4)
         power = real**2 + imaginary**2 + 1e-6
         factor = torch.exp(0.5 * (COMPRESSION - 1) * torch.log(power))
         return power * factor * torch.rsqrt(power), real * factor, imaginary * factor
@@ -83,7 +99,7 @@ class SpectrumDistance(nn.Module):
 class LoudnessDifference(nn.Module):
     """The two disturbances of PESQ's perceptual model, weighted as in its score: about 0 (equal) to 4.
 
-    Takes samples (B, N) at 16 kHz whose speech has an effective value of about `level`.
+    Takes samples (B, N) of which what sounds has an effective value of about `level`.
     """
 
     pool: Tensor
@@ -91,15 +107,17 @@ class LoudnessDifference(nn.Module):
     power: Tensor
     width: Tensor
 
-    WINDOW, BANDS = 512, 49
+    WINDOW, BARKS = 512, 2.49  # samples at the rate of speech, bands of a bark
     SPEECH_POWER = 10**8.6  # of speech, in units of the threshold's
     FRAMES = 20  # a syllable
 
     def __init__(self, rate: int, level: float) -> None:
         super().__init__()
-        frequency = np.arange(self.WINDOW // 2 + 1) * rate / self.WINDOW
+        self.window = window_of(self.WINDOW, rate)
+        frequency = np.arange(self.window // 2 + 1) * rate / self.window
         bark = 6 * np.arcsinh(frequency / 600)
-        band = np.minimum((bark / bark[-1] * self.BANDS).astype(int), self.BANDS - 1)
+        bands = round(self.BARKS * bark[-1])
+        band = np.minimum((bark / bark[-1] * bands).astype(int), bands - 1)
         filled = np.unique(band)
         pool = (band[:, None] == filled).astype(np.float64)
         pool[frequency < 80] = 0
@@ -107,12 +125,14 @@ class LoudnessDifference(nn.Module):
         kilo = np.maximum(centre, 80) / 1000
         quiet = np.maximum(5.8 / kilo - 11, -6)  # dB
         steeper = np.minimum(6 / (6 * np.arcsinh(centre / 600) + 2), 2.0) ** 0.15
-        scale = self.SPEECH_POWER / (level**2 * 0.375 * self.WINDOW**2 / 2)  # Parseval: of one side of the spectrum
+        scale = self.SPEECH_POWER / (level**2 * 0.375 * self.window**2 / 2)  # Parseval: of one side of the spectrum
         self.register_buffer("pool", torch.from_numpy(pool * scale).float(), persistent=False)
         self.register_buffer("threshold", torch.from_numpy(10 ** (quiet / 10)).float(), persistent=False)
         self.register_buffer("power", torch.from_numpy(np.where(centre < 500, 0.23 * steeper, 0.23)).float(), persistent=False)
         edges = np.array([bark[band == b].max() for b in filled])
-        self.register_buffer("width", torch.from_numpy(np.diff(edges, prepend=0.0) * 24 / bark[-1]).float(), persistent=False)
+        self.register_buffer(
+            "width", torch.from_numpy(np.diff(edges, prepend=0.0) * 24 / SPEECH_BARKS).float(), persistent=False
+        )
 
     def loudness(self, powers: Tensor) -> Tensor:
         """Return the loudness of each band (B, T, bands)."""
@@ -136,7 +156,7 @@ class LoudnessDifference(nn.Module):
         return worse * ratio.clamp(3e-4, 5), better
 
     def forward(self, decoded: Tensor, original: Tensor) -> Tensor:
-        real, imaginary = spectrum(torch.cat([decoded, original]), self.WINDOW, self.WINDOW // 2)
+        real, imaginary = spectrum(torch.cat([decoded, original]), self.window, self.window // 2)
         powers = (real**2 + imaginary**2) @ self.pool
         worse, better = self.compensated(*powers.chunk(2))
         loud, wanted = self.loudness(worse).clamp(min=0), self.loudness(better).clamp(min=0)

@@ -1,11 +1,13 @@
 """Train `audio-rvq`: one resumable command, the same on CPU and GPU.
 
     python -m laconic.training.audio_rvq --speech DIR --out DIR --seconds 3600 [--device cuda] [--threads 1]
+    python -m laconic.training.audio_rvq --music DIR --out DIR --seconds 3600 --batch 8
 
 Run it again with the same --out to resume: the schedule depends on the seconds spent in all. Checkpoints are safetensors
 files; `audio_rvq_tokens` then trains the model of the tokens, and `audio_rvq_export` writes the weights that the codec loads.
 
-Both transforms start as the Karhunen-Loeve transform of the training speech and the codebooks by k-means, so that the first
+Speech is a folder of tar files, mono at 16 kHz; music a folder of files that libsndfile reads, in folders of any depth. Both
+transforms start as the Karhunen-Loeve transform of the training sounds and the codebooks by k-means, so that the first
 step has a codec already. With --adversarial-from F discriminators join after the part F of the budget (for GPUs: they cost
 several times what all else does).
 """
@@ -13,34 +15,30 @@ several times what all else does).
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import platform
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import soundfile  # type: ignore[import-untyped]
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from laconic.codecs.audio.rvq_networks import SpeechModel, SpeechSpec
 from laconic.codecs.audio.rvq_quantiser import SCHEMES, ResidualQuantiser
 
-from .archives import read_archives
 from .audio_discriminators import Discriminators
 from .audio_losses import LoudnessDifference, MelDistance, SpectrumDistance
+from .audio_sounds import LEVEL, Sound, crops, padded, read_music, read_speech
 
-LEVEL = 0.05  # effective value of speech that the networks see
-HELD_OUT = 16  # speakers of each archive family that are never trained on
 ENVELOPE = 0.8  # weight of the envelope in the KLT, against its error's share in the coefficients'
 FEWEST = 4  # levels that training keeps at least
-
-Sound = NDArray[np.float32]
+MUSIC_MEL = 2.0  # weight of the mel distance in music, where less depends on PESQ's model
+SPEECH = SpeechSpec()
+MUSIC = SpeechSpec(rate=48_000, hop=960, bands=32, latent=160, width=224, hidden=448, levels=56, mid_side=True)
 
 
 @dataclass
@@ -63,38 +61,6 @@ class Schedule:
     adversarial: float = 0.1
     matching: float = 0.2
     adversarial_from: float = 2.0  # fraction from which discriminators take part; above 1 they never do
-
-
-def level_of(sound: Sound) -> float:
-    """Return the effective value of the parts of a sound that are within 30 dB of its loudest 20 ms."""
-    frames = sound[: len(sound) // 320 * 320].reshape(-1, 320)
-    energy = (frames.astype(np.float64) ** 2).mean(1)
-    return float(np.sqrt(energy[energy >= energy.max() * 1e-3].mean())) or 1e-4
-
-
-def read_speech(folder: Path) -> tuple[list[Sound], list[Sound]]:
-    """Return training and validation sounds of the archives in a folder, mono at 16 kHz, each brought to `LEVEL`.
-
-    The family of a sound is what its name has before the first hyphen, if that is a word, or "": the last `HELD_OUT` names
-    of each family are for validation.
-    """
-    families: dict[str, list[Sound]] = {}
-    for name, content in read_archives(folder).items():
-        sound, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
-        if rate != 16_000:
-            raise ValueError(f"{name} has {rate} samples a second, not 16000")
-        mono = sound.mean(1)
-        if len(mono) < 16_000 or not np.any(mono):
-            continue
-        family = Path(name).name.partition("-")[0]
-        families.setdefault(family if family.isalpha() else "", []).append(mono * np.float32(LEVEL / max(level_of(mono), 1e-4)))
-    training = [sound for sounds in families.values() for sound in sounds[:-HELD_OUT]]
-    return training, [sound for sounds in families.values() for sound in sounds[-HELD_OUT:]]
-
-
-def padded(sound: Sound, hop: int) -> Tensor:
-    """Return (1, N): a sound with a hop of silence before it and enough after it that the frames complete all of it."""
-    return torch.from_numpy(np.pad(sound, (hop, hop + -len(sound) % hop)))[None]
 
 
 @torch.no_grad()
@@ -121,18 +87,6 @@ def start_from_klt(model: SpeechModel, quantiser: ResidualQuantiser, sounds: lis
     quantiser.start(latents.to(device), rounds=3, generator=torch.Generator().manual_seed(0))
 
 
-def crops(sounds: list[Sound], batch: int, length: int, odds: NDArray[np.float64], generator: np.random.Generator) -> Tensor:
-    """Return random crops (batch, length) at random levels, half of them with their sign changed."""
-    out = np.zeros((batch, length), np.float32)
-    for row in out:
-        sound = sounds[int(generator.choice(len(sounds), p=odds))]
-        at = int(generator.integers(0, max(1, len(sound) - length + 1)))
-        part = sound[at : at + length]
-        gain = 10 ** (generator.uniform(-4, 4) / 20) * generator.choice((-1, 1))
-        row[: len(part)] = part * np.float32(gain)
-    return torch.from_numpy(out)
-
-
 class Run:
     """A training run: model, quantiser, optimiser, moving average and how far it has come."""
 
@@ -146,7 +100,7 @@ class Run:
         groups = [{"params": linear, "base": schedule.linear_rate}, {"params": rest, "base": schedule.rate}]
         self.optimiser = torch.optim.Adam(groups, lr=schedule.rate, betas=(0.8, 0.99))
         self.loudness = LoudnessDifference(spec.rate, LEVEL).to(device)
-        self.mel, self.spectra = MelDistance(spec.rate), SpectrumDistance()
+        self.mel, self.spectra = MelDistance(spec.rate), SpectrumDistance(spec.rate)
         self.discriminators = Discriminators().to(device)
         self.judges = torch.optim.Adam(self.discriminators.parameters(), lr=schedule.rate / 3, betas=(0.8, 0.99))
         self.step, self.seconds = 0, 0.0
@@ -259,11 +213,11 @@ def validate(run: Run, sounds: list[Sound], levels: tuple[int, ...]) -> dict[int
     return found
 
 
-def train(run: Run, speech: Path, out: Path, save_every: float, log_every: int) -> None:
-    """Train until the budget is spent, logging, validating and saving."""
+def train(run: Run, sounds: tuple[list[Sound], list[Sound]], out: Path, save_every: float, log_every: int) -> None:
+    """Train on sounds and validate on others until the budget is spent, logging and saving."""
     torch.manual_seed(run.step)
     generator = np.random.default_rng(run.step)
-    training, validation = read_speech(speech)
+    training, validation = sounds
     schedule, spec = run.schedule, run.model.spec
     odds = np.array([len(sound) for sound in training], dtype=np.float64)
     odds /= odds.sum()
@@ -299,13 +253,15 @@ def train(run: Run, speech: Path, out: Path, save_every: float, log_every: int) 
 def main() -> None:
     """Parse arguments, then train."""
     parser = argparse.ArgumentParser(description="Train audio-rvq.")
-    parser.add_argument("--speech", type=Path, required=True, help="folder of tar files of speech at 16 kHz")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--speech", type=Path, help="folder of tar files of speech at 16 kHz")
+    source.add_argument("--music", type=Path, help="folder of music files")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder; resumes from it")
     parser.add_argument("--seconds", type=float, default=3600.0, help="budget in all, earlier runs included")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--quantiser", choices=SCHEMES, default="residual")
-    parser.add_argument("--levels", type=int, default=SpeechSpec.levels)
-    parser.add_argument("--latent", type=int, default=SpeechSpec.latent)
+    parser.add_argument("--levels", type=int, help="other than the network's usual number")
+    parser.add_argument("--latent", type=int, help="other than the network's usual number")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--adversarial-from", type=float, default=2.0, help="part of the budget after which discriminators join"
@@ -317,7 +273,10 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
     schedule = Schedule(arguments.seconds, arguments.batch, adversarial_from=arguments.adversarial_from)
-    spec = SpeechSpec(scheme=arguments.quantiser, levels=arguments.levels, latent=arguments.latent)
+    if arguments.music:
+        schedule.mel = MUSIC_MEL
+    spec = replace(MUSIC if arguments.music else SPEECH, scheme=arguments.quantiser)
+    spec = replace(spec, levels=arguments.levels or spec.levels, latent=arguments.latent or spec.latent)
     run = Run(spec, schedule, torch.device(arguments.device))
     if (arguments.out / "progress.json").exists():
         run.load(arguments.out)
@@ -325,7 +284,8 @@ def main() -> None:
     print(
         f"{sum(p.numel() for p in run.model.parameters())} parameters on {arguments.device} ({platform.machine()})", flush=True
     )
-    train(run, arguments.speech, arguments.out, arguments.save_every, arguments.log_every)
+    sounds = read_music(arguments.music, spec.rate) if arguments.music else read_speech(arguments.speech)
+    train(run, sounds, arguments.out, arguments.save_every, arguments.log_every)
 
 
 if __name__ == "__main__":

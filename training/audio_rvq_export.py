@@ -1,11 +1,11 @@
 """Turn a checkpoint of `audio_rvq` into the weights file that the codec loads, and pin it.
 
-    python -m laconic.training.audio_rvq_export --checkpoint DIR --speech DIR --name audio-rvq-speech-1 --seconds 600 --out
-    weights
+    python -m laconic.training.audio_rvq_export --checkpoint DIR --speech DIR --name audio-rvq-speech-1 --seconds 600
+    python -m laconic.training.audio_rvq_export --checkpoint DIR --music DIR --name audio-rvq-music-1 --seconds 600
 
-Codebooks become integers, the model of the tokens is trained on the codes of the training speech and becomes integers too,
+Codebooks become integers, the model of the tokens is trained on the codes of the training sounds and becomes integers too,
 and the points at which the codec runs (levels, and what a bit is worth when codes are chosen) are measured on the validation
-speech. Unlike the recipe this needs the whole package.
+sounds. Unlike the recipe this needs the whole package.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from laconic.codecs.audio.rvq_networks import SpeechModel, SpeechSpec
 from laconic.codecs.audio.rvq_quantiser import ResidualQuantiser
 from laconic.codecs.audio.rvq_tokens import encode_tokens
 
-from .audio_rvq import Sound, padded, read_speech
 from .audio_rvq_tokens import TokenNetwork, codebook_integers, integer_tensors, train_tokens
+from .audio_sounds import Sound, padded, read_music, read_speech
 from .image_transform_export import pin
 
-# Levels of the operating points, and what a bit is worth there: the slope of the rate-distortion function of Gaussian latents
-# where the residual is what it is at that number of levels, d/dR of D = 2 ln 2 D / channels, times this.
-POINTS = ((3, 1.0), (5, 1.0), (8, 1.0), (12, 1.0), (17, 1.0), (22, 1.0), (28, 1.0), (34, 1.0), (40, 1.0), (40, 0.2))
-TRAINED = (4, 8, 14, 20, 28, 40)  # numbers of levels that the model of the tokens is trained with
+# Parts of the levels at the operating points, and what a bit is worth there: the slope of the rate-distortion function of
+# Gaussian latents where the residual is what it is at that number of levels, d/dR of D = 2 ln 2 D / channels, times this.
+PARTS = (0.075, 0.125, 0.2, 0.3, 0.425, 0.55, 0.7, 0.85, 1.0)
+POINTS = (*((part, 1.0) for part in PARTS), (1.0, 0.2))
+TRAINED = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)  # parts of the levels that the model of the tokens is trained with
 FIRST = 0.6  # part of the time for codes chosen without the model
 BEAMS = 6  # the codec's default
 MEASURED = 120  # packets of the points,
-WHOLE = 64_000  # from sounds of at least this many samples: speech without long pauses
+WHOLE = 4  # from sounds of at least so many seconds: speech without long pauses
 
 
 @torch.no_grad()
@@ -88,20 +89,20 @@ def measured_point(model: SpeechCodes, packets: Tensor, levels: int, price: floa
     return 8 * size / len(packets) / packets.shape[1] * model.spec.rate / model.spec.hop / 1000, levels, price
 
 
-def packed(folder: Path, speech: Path, seconds: float) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of the weights file."""
-    progress = json.loads((folder / "progress.json").read_text())
-    spec = SpeechSpec(**progress["spec"])
+def packed(
+    folder: Path, spec: SpeechSpec, sounds: tuple[list[Sound], list[Sound]], seconds: float
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of the weights file, with sounds for training and for validation."""
     network = SpeechModel(spec)
     network.load_state_dict(load_file(folder / "average.safetensors"))
     network.load_state_dict({k: v.half().float() for k, v in network.state_dict().items()})
-    second, sounds = spec.rate // spec.hop, read_speech(speech)
+    second = spec.rate // spec.hop
     training, validation = (packets_of(latents_of(network, part), second) for part in sounds)
     quantiser, integers, shifts = refitted(folder, spec, training.flatten(0, 1))
-    whole = packets_of(latents_of(network, [sound for sound in sounds[1] if len(sound) >= WHOLE]), second)
+    whole = packets_of(latents_of(network, [sound for sound in sounds[1] if len(sound) >= WHOLE * spec.rate]), second)
     held_out = whole[:: max(1, len(whole) // MEASURED)]
-    places = [(levels, worth) for levels, worth in POINTS if levels <= spec.levels]
-    used = tuple(levels for levels in TRAINED if levels <= spec.levels)
+    places = [(max(1, round(part * spec.levels)), worth) for part, worth in POINTS]
+    used = tuple(sorted({max(1, round(part * spec.levels)) for part in TRAINED}))
     joined = validation.flatten(0, 1)
     prices = [worth * price_of(quantiser, joined, levels) for levels, worth in places]
     rows = training.flatten(0, 1)
@@ -120,22 +121,28 @@ def packed(folder: Path, speech: Path, seconds: float) -> tuple[dict[str, Tensor
     for (levels, _), price in zip(places, prices, strict=True):
         points.append(measured_point(model, held_out, levels, price))
         print(f"{levels} levels: {points[-1][0]:.2f} kbit/s at {price:.4f} a bit", flush=True)
-    metadata = {"spec": json.dumps(asdict(spec)), "points": json.dumps(points)}
-    return tensors, metadata | {"steps": str(progress["step"]), "seconds": str(round(progress["seconds"]))}
+    return tensors, {"spec": json.dumps(asdict(spec)), "points": json.dumps(points)}
 
 
 def main() -> None:
     """Export a checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--speech", type=Path, required=True, help="folder of tar files of speech")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--speech", type=Path, help="folder of tar files of speech")
+    source.add_argument("--music", type=Path, help="folder of music files")
     parser.add_argument("--out", type=Path, default=Path("weights"))
     parser.add_argument("--name", required=True, help="the weights file's name without its ending")
     parser.add_argument("--seconds", type=float, default=600.0, help="budget of the model of the tokens")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    tensors, metadata = packed(arguments.checkpoint, arguments.speech, arguments.seconds)
+    progress = json.loads((arguments.checkpoint / "progress.json").read_text())
+    spec = SpeechSpec(**progress["spec"])
+    sounds = read_music(arguments.music, spec.rate) if arguments.music else read_speech(arguments.speech)
+    tensors, metadata = packed(arguments.checkpoint, spec, sounds, arguments.seconds)
+    metadata |= {"sounds": "music" if arguments.music else "speech"}
+    metadata |= {"steps": str(progress["step"]), "seconds": str(round(progress["seconds"]))}
     raw = save({k: v.contiguous() for k, v in tensors.items()}, metadata)
     pin(arguments.out, f"{arguments.name}.safetensors", raw, "audio-rvq")
     print(f"{arguments.name}: {len(raw):,} bytes")

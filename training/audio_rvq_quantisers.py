@@ -19,7 +19,7 @@ from laconic.codecs.audio.rvq_networks import SpeechModel, SpeechSpec
 from laconic.codecs.audio.rvq_quantiser import SCHEMES, ResidualQuantiser
 
 from .audio_losses import LoudnessDifference
-from .audio_rvq import LEVEL, padded, read_speech
+from .audio_sounds import LEVEL, padded, read_speech
 
 __all__ = ["compare"]
 

@@ -1,4 +1,4 @@
-"""`audio-rvq`: speech as tokens of a residual vector quantiser, entropy-coded by an integer network.
+"""`audio-rvq`: speech or music as tokens of a residual vector quantiser, entropy-coded by an integer network.
 
 Networks are in `rvq_networks`, what packets hold in `rvq_packets`, the tokens' coder in `rvq_tokens`. A packet is one second;
 it decodes with the packet before it, which fills the memory of the causal networks, or without it where that one is lost.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,38 +18,46 @@ from pydantic import Field
 from ...entropy.digest import symbol_digest
 from ...entropy.errors import EntropyError
 from ..codec import AudioFacts, CodecSettings, Progress, Stream
-from ..errors import CorruptStream, InvalidSettings, UnsupportedMedia
+from ..errors import CorruptStream, InvalidSettings, UnsupportedMedia, WeightsMissing
 from ..signals import Audio, AudioSamples
 from ..sources import dtype_of_bits
-from ..weights import load_weights
+from ..weights import load_weights, pinned_weights
 from .resampling import resampling
 from .rvq_model import SpeechCodes, speech_codes
 from .rvq_packets import Cut, LevelMeter, SequentialSamples, gain_of, integer_samples
 from .rvq_tokens import decode_tokens, encode_tokens
 from .samples import PacketSamples, audio_of_packets
 
-__all__ = ["AudioRvq", "RvqSettings", "Tokens", "stream_of_tokens", "tokens_of"]
+__all__ = ["AudioRvq", "RvqSettings", "Tokens", "digest_of", "model_of", "stream_of_tokens", "tokens_of"]
 
 LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000
 SAME = 255  # instead of a level: the channel is the first one again
 PARAM_LEVELS = 16  # header key
 KBPS_LOW, KBPS_HIGH = 1.5, 12.0  # of quality 0 and 100
+MUSIC_RATE = 32_000  # from which a stereo sound is taken for music
 
 
 class RvqSettings(CodecSettings):
     """Settings of `audio-rvq`."""
 
-    quality: int = Field(67, ge=0, le=100, description="0 (1.5 kbit/s a channel of speech) to 100 (12); 67 is about 6")
-    kbps: float | None = Field(
-        None, ge=1.0, le=16.0, description="about how many kbit/s a channel of speech takes; instead of quality"
+    quality: int = Field(67, ge=0, le=100, description="0 (1.5 kbit/s a channel) to 100 (12); 67 is about 6")
+    kbps: float | None = Field(None, ge=1.0, le=16.0, description="about how many kbit/s a channel takes; instead of quality")
+    model: Literal["auto", "speech", "music"] = Field(
+        "auto",
+        description="networks: speech (16 kHz), music (48 kHz), or auto: music for two channels or more at 32 kHz or more",
     )
-
     effort: int = Field(6, ge=1, le=9, description="how many beginnings of a frame's codes the search keeps")
 
     @property
     def aim(self) -> float:
-        """Kilobits a second that a channel of speech shall take."""
+        """Kilobits a second that a channel shall take."""
         return self.kbps or KBPS_LOW * (KBPS_HIGH / KBPS_LOW) ** (self.quality / 100)
+
+    def model_for(self, signal: Audio) -> str:
+        """Return the name of the networks that encode a sound."""
+        if self.model != "auto":
+            return self.model
+        return "music" if signal.shape[0] > 1 and signal.rate >= MUSIC_RATE else "speech"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,13 +91,25 @@ class _Packet(NamedTuple):
 
 
 @cache
-def _model_of(digest: bytes) -> SpeechCodes:
+def model_of(digest: bytes) -> SpeechCodes:
     """Return the networks of the weights with this digest."""
     return speech_codes(load_weights("audio-rvq", digest))
 
 
+@cache
+def digest_of(name: str) -> bytes:
+    """Return the digest of the newest weights for speech or for music."""
+    for pin in pinned_weights("audio-rvq"):
+        if load_weights("audio-rvq", pin.digest).metadata.get("sounds", "speech") == name:
+            return pin.digest
+    raise WeightsMissing(f"no weights of audio-rvq for {name} are installed")
+
+
 class AudioRvq:
-    """The codec. Takes 1 to 8 channels, each coded by itself, at 4 to 384 kHz; all of it is coded at 16 kHz."""
+    """The codec. Takes 1 to 8 channels at 4 to 384 kHz, and codes them at the rate of its networks, 16 or 48 kHz.
+
+    Each channel is coded by itself, but for the two of a stereo sound coded by the networks for music.
+    """
 
     id = "audio-rvq"
     signal = "audio"
@@ -98,21 +118,29 @@ class AudioRvq:
     Settings = RvqSettings
 
     def __init__(self, device: str = "cpu") -> None:
-        self.digest = load_weights("audio-rvq").digest
-        self.model = _model_of(self.digest)
+        pass  # networks load when they are first needed: few users need both
 
     def encode(self, signal: Audio, settings: RvqSettings, progress: Progress | None = None) -> Stream:
         """Compress; raises `UnsupportedMedia` for rates below 4 or above 384 kHz."""
-        cut = _cut_of(self.model, signal.shape[1], signal.rate)
-        point = self.model.operating_point(settings.aim)
-        sound = SequentialSamples(signal)
-        meters = [LevelMeter(self.model.spec.hop) for _ in range(signal.shape[0])]
+        digest = digest_of(settings.model_for(signal))
+        model = model_of(digest)
+        cut = _cut_of(model, signal.shape[1], signal.rate)
+        encoder = _Encoder(model, signal, cut, model.operating_point(settings.aim), settings.effort)
         chunks = []
         for packet in range(cut.packets):
-            chunks.append(self._encode_packet(sound, cut, packet, point, settings.effort, meters))
+            chunks.append(encoder(packet))
             if progress is not None:
                 progress((packet + 1) / cut.packets, "encoding")
-        return self._stream(signal, point[0], tuple(chunks))
+        return Stream(
+            self.id,
+            signal.shape,
+            tuple(chunks),
+            bit_depth=signal.bit_depth,
+            params={PARAM_LEVELS: encoder.levels},
+            weights=(digest,),
+            metadata=signal.metadata,
+            audio=AudioFacts(signal.rate, signal.layout),
+        )
 
     def decode(self, stream: Stream, progress: Progress | None = None) -> Audio:
         """Restore sound whose packets are decoded when they are read; raises `CorruptStream`."""
@@ -122,37 +150,40 @@ class AudioRvq:
         source = PacketSamples(shape, dtype_of_bits(stream.bit_depth), facts.rate, decoder, stream.lost)
         return audio_of_packets(source, facts.rate, stream.bit_depth)
 
-    def _encode_packet(
-        self, sound: SequentialSamples, cut: Cut, packet: int, point: tuple[int, float], beams: int, meters: list[LevelMeter]
-    ) -> bytes:
-        start, stop = cut.owned(packet)
+
+class _Encoder:
+    """Encodes the packets of a sound, in order."""
+
+    def __init__(self, model: SpeechCodes, signal: Audio, cut: Cut, point: tuple[int, float], beams: int) -> None:
+        self.model, self.cut, self.beams = model, cut, beams
+        self.levels, self.price = point
+        self.sound = SequentialSamples(signal)
+        self.joint = _is_joint(model, signal.shape[0])
+        self.meters = [LevelMeter(model.spec.hop) for _ in range(1 if self.joint else signal.shape[0])]
+
+    def __call__(self, packet: int) -> bytes:
+        """Return the bytes of a packet."""
+        start, stop = self.cut.owned(packet)
         if start >= stop:
             return b""
         model, hop = self.model, self.model.spec.hop
         context = min(start, model.spec.encoder_reach)
-        samples = _at_model_rate(sound, cut, (start - context - 1) * hop, stop * hop)
-        second = samples[:, (context + 1) * hop :]
+        samples = _at_model_rate(self.sound, self.cut, (start - context - 1) * hop, stop * hop)
+        second = (context + 1) * hop
+        if self.joint:
+            samples = np.stack([0.5 * (samples[0] + samples[1]), 0.5 * (samples[0] - samples[1])])
+            levels = [self.meters[0](samples[:, second:])] * 2
+        else:
+            levels = [meter(channel[None, second:]) for meter, channel in zip(self.meters, samples, strict=True)]
         numbers, channels = [], []
-        for c, meter in enumerate(meters):
+        for c, level in enumerate(levels):
             if c and np.array_equal(samples[c], samples[0]):
                 numbers.append(SAME)
                 continue
-            numbers.append(meter(second[c]))
-            latents = model.latents(samples[c] * np.float32(gain_of(numbers[c])))[context:]
-            channels.append(model.search(latents, *point, beams))
+            numbers.append(level)
+            latents = model.latents(samples[c] * np.float32(gain_of(level)))[context:]
+            channels.append(model.search(latents, self.levels, self.price, self.beams))
         return _chunk(model, bytes(numbers), np.stack(channels))
-
-    def _stream(self, signal: Audio, levels: int, chunks: tuple[bytes, ...]) -> Stream:
-        return Stream(
-            self.id,
-            signal.shape,
-            chunks,
-            bit_depth=signal.bit_depth,
-            params={PARAM_LEVELS: levels},
-            weights=(self.digest,),
-            metadata=signal.metadata,
-            audio=AudioFacts(signal.rate, signal.layout),
-        )
 
 
 class _Decoder:
@@ -185,6 +216,8 @@ class _Decoder:
             gain = np.concatenate([part.gain(c) for _, part in parts])[begin - parts[0][0] :]
             frames = self.model.frames(codes, gain, begin)
             self._overlap(sound[c], frames, begin - first)
+        if _is_joint(self.model, len(sound)):
+            return np.stack([sound[0] + sound[1], sound[0] - sound[1]])
         return sound
 
     def _overlap(self, sound: NDArray[np.float32], frames: NDArray[np.float32], at: int) -> None:
@@ -196,6 +229,11 @@ class _Decoder:
             low, high = max(a, 0), min(a + len(frames), len(hops))
             if low < high:
                 hops[low:high] += frames[low - a : high - a, half * hop : (half + 1) * hop]
+
+
+def _is_joint(model: SpeechCodes, channels: int) -> bool:
+    """Whether the channels are coded as half their sum and half their difference."""
+    return model.spec.mid_side and channels == 2
 
 
 def _cut_of(model: SpeechCodes, samples: int, rate: int) -> Cut:
@@ -259,7 +297,7 @@ def _checked(stream: Stream) -> tuple[SpeechCodes, Cut, int, AudioFacts]:
     levels, facts = stream.params.get(PARAM_LEVELS), stream.audio
     if facts is None or len(stream.shape) != 2 or len(stream.weights) != 1:
         raise CorruptStream(f"audio-rvq has no sound of shape {stream.shape}")
-    model = _model_of(stream.weights[0])
+    model = model_of(stream.weights[0])
     if type(levels) is not int or not 1 <= levels <= model.spec.levels:
         raise CorruptStream(f"the number of levels is {levels!r}, not an integer of 1..{model.spec.levels}")
     cut = _cut_of(model, stream.shape[1], facts.rate)
@@ -291,7 +329,7 @@ def stream_of_tokens(tokens: Tokens) -> Stream:
 
     Raises `InvalidSettings` for codes that the networks do not know or that do not fit the sound.
     """
-    model = _model_of(tokens.weights)
+    model = model_of(tokens.weights)
     cut, (channels, levels, frames) = _cut_of(model, tokens.shape[1], tokens.audio.rate), tokens.codes.shape
     if (channels, frames) != (tokens.shape[0], cut.total) or tokens.loudness.shape != (channels, cut.packets):
         raise InvalidSettings(f"a sound of shape {tokens.shape} has {cut.total} frames in {cut.packets} packets")

@@ -44,7 +44,8 @@ class SpeechSpec:
     """Sizes of the networks and of the quantiser; stored in the weights file.
 
     `rate` is in Hz, `hop` in samples, `compression` the power of the envelope's amplitude that coefficients are divided by,
-    `floor` the energy of a coefficient (samples in +-1) below which the envelope does not follow.
+    `floor` the energy of a coefficient (samples in +-1) below which the envelope does not follow. With `mid_side` the two
+    channels of a stereo sound are coded as half their sum and half their difference.
     """
 
     rate: int = 16_000
@@ -61,6 +62,7 @@ class SpeechSpec:
     levels: int = 40
     codes: int = 256
     scheme: str = "residual"
+    mid_side: bool = False
 
     @property
     def features(self) -> int:

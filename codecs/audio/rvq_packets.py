@@ -67,15 +67,16 @@ class Cut:
 
 
 class LevelMeter:
-    """Follows the level of one channel's speech, packet by packet; pauses do not move it."""
+    """Follows the level of a sound, packet by packet; pauses do not move it."""
 
     def __init__(self, hop: int) -> None:
         self.hop, self.energy = hop, 0.0
 
     def __call__(self, samples: Floats) -> int:
-        """Return the level number of a packet of samples (N), which the next ones depend on."""
-        frames = samples[: len(samples) // self.hop * self.hop].reshape(-1, self.hop).astype(np.float64)
-        energies = (frames**2).mean(1) if len(frames) else np.zeros(1)
+        """Return the level number of a packet of samples (C, N), that of its louder channel; the next ones depend on it."""
+        channels, count = samples.shape
+        frames = samples[:, : count // self.hop * self.hop].reshape(channels, -1, self.hop).astype(np.float64)
+        energies = (frames**2).mean(2).max(0) if frames.size else np.zeros(1)
         active = float(energies[energies >= energies.max() * ACTIVE].mean())
         if self.energy == 0.0:
             self.energy = active
