@@ -48,8 +48,9 @@ class Schedule:
     seconds: float
     batch: int = 16
     frames: int = 50  # of a crop
-    rate: float = 1e-3  # Adam's step of the branches
-    linear_rate: float = 3e-4  # of the layers that start as the KLT
+    rate: float = 1e-3  # Adam's step of the synthesis' branch
+    encoder: float = 0.2  # of it for the analysis: codebooks must keep up with its latents
+    linear: float = 0.3  # of these for the layers that start as the KLT
     warm_up: int = 100  # steps
     ema: float = 0.999
     price: float = 0.5  # of a bit when codes are chosen
@@ -57,7 +58,7 @@ class Schedule:
     mel: float = 1.0
     spectra: float = 1.0
     features: float = 0.1
-    commitment: float = 0.25
+    commitment: float = 1.0
     adversarial: float = 0.1
     matching: float = 0.2
     adversarial_from: float = 2.0  # fraction from which discriminators take part; above 1 they never do
@@ -95,9 +96,15 @@ class Run:
         self.model = SpeechModel(spec).to(device)
         self.quantiser = ResidualQuantiser(spec.latent, spec.levels, spec.codes, spec.scheme).to(device)
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        linear = [p for n, p in self.model.named_parameters() if ".linear." in n]
-        rest = [p for n, p in self.model.named_parameters() if ".linear." not in n]
-        groups = [{"params": linear, "base": schedule.linear_rate}, {"params": rest, "base": schedule.rate}]
+        groups = [
+            {
+                "params": [parameter],
+                "base": schedule.rate
+                * (schedule.encoder if name.startswith("analysis.") else 1.0)
+                * (schedule.linear if ".linear." in name else 1.0),
+            }
+            for name, parameter in self.model.named_parameters()
+        ]
         self.optimiser = torch.optim.Adam(groups, lr=schedule.rate, betas=(0.8, 0.99))
         self.loudness = LoudnessDifference(spec.rate, LEVEL).to(device)
         self.mel, self.spectra = MelDistance(spec.rate), SpectrumDistance(spec.rate)

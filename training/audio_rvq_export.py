@@ -36,6 +36,7 @@ POINTS = (*((part, 1.0) for part in PARTS), (1.0, 0.2))
 TRAINED = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)  # parts of the levels that the model of the tokens is trained with
 FIRST = 0.6  # part of the time for codes chosen without the model
 BEAMS = 6  # the codec's default
+SEARCHED = 3000  # packets whose codes are chosen with the model at most
 MEASURED = 120  # packets of the points,
 WHOLE = 4  # from sounds of at least so many seconds: speech without long pauses
 
@@ -113,7 +114,8 @@ def packed(
     tensors |= {"codebooks": integers, "codebook_shifts": shifts, **integer_tensors(tokens)}
     # once more on the codes that the codec chooses when bits have the prices of this model
     model = SpeechCodes(spec, {k: v.numpy() for k, v in tensors.items()}, [])
-    codes = searched(model, training, spec.levels, prices[len(places) * 2 // 3])
+    some = training[:: -(-len(training) // SEARCHED)]
+    codes = searched(model, some, spec.levels, prices[len(places) * 2 // 3])
     train_tokens(tokens, codes, used, (1 - FIRST) * seconds, rate=1e-3)
     tensors |= integer_tensors(tokens)
     model = SpeechCodes(spec, {k: v.numpy() for k, v in tensors.items()}, [])

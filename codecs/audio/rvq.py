@@ -125,7 +125,7 @@ class AudioRvq:
         digest = digest_of(settings.model_for(signal))
         model = model_of(digest)
         cut = _cut_of(model, signal.shape[1], signal.rate)
-        encoder = _Encoder(model, signal, cut, model.operating_point(settings.aim), settings.effort)
+        encoder = _Encoder(model, signal, cut, model.operating_point(settings.aim), model.beams(settings.effort))
         chunks = []
         for packet in range(cut.packets):
             chunks.append(encoder(packet))

@@ -18,6 +18,8 @@ from .rvq_tokens import UNIT, token_model
 
 __all__ = ["SpeechCodes", "speech_codes"]
 
+WIDE_BAND = 16_000  # the rate of speech
+
 Floats = NDArray[np.float32]
 
 
@@ -43,6 +45,10 @@ class SpeechCodes:
         levels = float(np.interp(at, rates, [levels for _, levels, _ in self.points]))
         price = math.exp(float(np.interp(at, rates, [math.log(price) for _, _, price in self.points])))
         return round(levels), price
+
+    def beams(self, effort: int) -> int:
+        """Return how many beginnings of a frame's codes the search keeps: for music half as many, as each takes longer."""
+        return effort if self.spec.rate <= WIDE_BAND else (effort + 1) // 2
 
     @torch.inference_mode()
     def latents(self, samples: Floats) -> Floats:

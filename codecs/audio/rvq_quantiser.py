@@ -144,10 +144,17 @@ class ResidualQuantiser(nn.Module):
         return total
 
     def forward(self, latents: Tensor, counts: Tensor, price: float = 0.0, learn: bool = False) -> Quantised:
-        """Quantise latents (N, channels) with counts (N) levels each; gradients pass straight through."""
-        codes = self.choose(latents, counts, price, learn)
+        """Quantise latents (N, channels) with counts (N) levels each; gradients pass straight through.
+
+        With `learn` all codebooks see all rows, whatever their counts: the last levels, which few rows use, would lag behind
+        latents that move.
+        """
+        codes = self.choose(latents, torch.full_like(counts, self.levels) if learn else counts, price, learn)
+        codes[torch.arange(self.levels, device=codes.device) >= counts[:, None]] = -1
         vectors = self.vectors(codes)
-        return Quantised(latents + (vectors - latents).detach(), codes, F.mse_loss(latents, vectors))
+        # as a part of the latents' variance: else they grow, to be ahead of codebooks that follow them
+        commitment = F.mse_loss(latents, vectors) / latents.detach().var(0).mean().clamp(min=1e-8)
+        return Quantised(latents + (vectors - latents).detach(), codes, commitment)
 
     def usage(self, codes: Tensor) -> list[tuple[float, float]]:
         """Return for each level of codes (N, levels) the part of its codes that occur and their entropy in bits."""
