@@ -15,6 +15,7 @@ from .errors import CorruptStream, LimitExceeded, TruncatedStream
 from .header import Header, decode_header, encode_header
 from .limits import Limits
 from .signals import TICKS
+from .varint import read_varint, varint
 from .video.timing import unpack_times
 
 __all__ = ["SIGNATURE", "Chunk", "Description", "Limits", "describe", "is_laconic", "read", "read_header", "write"]
@@ -27,7 +28,6 @@ _HEADER_COPY, _INDEX = 0x84, 0x85
 _METADATA_NAMES = {number: name for name, number in _METADATA.items()}
 _CHUNK_NAMES = {_HEADER: "header", _PAYLOAD: "payload", _HEADER_COPY: "header copy", _INDEX: "index", **_METADATA_NAMES}
 
-_VARINT_CAP = 5
 # Of a salvage: how far behind damage the next intact chunk is looked for, and how often the file's bytes are looked at for it.
 _SEARCHED, _SEARCHES = 2**17, 8
 
@@ -63,7 +63,7 @@ def write(stream: Stream) -> bytes:
             metadata += _chunk(number, stream.metadata[name])
     parts = [SIGNATURE, *_chunk(_HEADER, header)]
     if stream.video or stream.audio:
-        index = b"".join(map(_varint, (sum(map(len, metadata)), *map(len, stream.chunks))))
+        index = b"".join(map(varint, (sum(map(len, metadata)), *map(len, stream.chunks))))
         parts += [*_chunk(_HEADER_COPY, header), *_chunk(_INDEX, index)]
     parts += metadata
     for payload in stream.chunks:
@@ -153,19 +153,10 @@ def _intact_metadata(framed: list[_Framed]) -> dict[str, _Framed]:
     return {_METADATA_NAMES[c.type]: c for c in framed if c.intact and c.type in _METADATA_NAMES}
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def _chunk(number: int, payload: bytes) -> tuple[bytes, bytes, bytes]:
     if len(payload) >= 2**32:
         raise CorruptStream(f"a chunk of {len(payload):,} bytes does not fit the format")
-    head = bytes([number]) + _varint(len(payload))
+    head = bytes([number]) + varint(len(payload))
     return head, payload, _crc(head, payload)
 
 
@@ -271,13 +262,13 @@ def _payload_starts(index: _Framed, header: Header) -> list[int] | None:
     lengths: list[int] = []
     try:
         while at < len(view) and len(lengths) <= header.chunk_count:
-            value, at = _read_varint(view, at)
+            value, at = read_varint(view, at, "a length of the index")
             lengths.append(value)
     except CorruptStream:
         return None
     if len(lengths) != header.chunk_count + 1 or at < len(view):
         return None
-    sizes = [1 + len(_varint(length)) + length + 4 for length in lengths[1:]]
+    sizes = [1 + len(varint(length)) + length + 4 for length in lengths[1:]]
     return list(accumulate(sizes, initial=_end(index) + lengths[0]))
 
 
@@ -318,7 +309,7 @@ def _chunks(view: memoryview, limits: Limits, at: int = len(SIGNATURE)) -> Itera
     metadata_bytes = 0
     while at < len(view):
         number = view[at]
-        length, start = _read_varint(view, at + 1)
+        length, start = read_varint(view, at + 1, "a chunk's length")
         end = start + length
         if end + 4 > len(view):
             raise TruncatedStream(f"a chunk at byte {at} needs {end + 4 - len(view):,} bytes more than the file has")
@@ -334,18 +325,3 @@ def _chunks(view: memoryview, limits: Limits, at: int = len(SIGNATURE)) -> Itera
         kept = intact and number in _CHUNK_NAMES
         yield _Framed(number, start, length, intact, payload if kept else b"")
         at = end + 4
-
-
-def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
-    """Return the varint at `at` and the position after it."""
-    value = 0
-    for count in range(_VARINT_CAP):
-        if at + count >= len(view):
-            raise TruncatedStream("the file ends inside a chunk's length")
-        byte = view[at + count]
-        value |= (byte & 0x7F) << 7 * count
-        if byte < 0x80:
-            if value >= 2**32 or (byte == 0 and count):
-                raise CorruptStream("a chunk's length is not in its shortest form or too large")
-            return value, at + count + 1
-    raise CorruptStream("a chunk's length takes too many bytes")

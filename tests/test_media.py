@@ -221,7 +221,7 @@ def test_arrays_that_are_no_pictures(array: Any) -> None:
 
 def test_pickled_arrays_are_refused() -> None:
     file = io.BytesIO()
-    np.save(file, np.array([[{}]], dtype=object), allow_pickle=True)
+    np.save(file, np.array([[{}]], dtype=object), allow_pickle=True)  # written only: the reader must refuse it
     with pytest.raises(UnsupportedMedia):
         media.read(file.getvalue())
 

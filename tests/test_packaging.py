@@ -83,6 +83,13 @@ def part_of(module: str) -> str | None:
     return parts[1] if len(parts) > 1 and parts[1] in FOLDERS else "sdk"
 
 
+def test_every_weights_file_has_a_card_whose_title_names_it() -> None:
+    titles = [card.read_text(encoding="utf-8").splitlines()[0] for card in (ROOT / "weights").glob("*.md")]
+    named = {word.strip(",:") for title in titles for word in title.split()}
+    files = {path.stem for path in (ROOT / "weights").glob("*.safetensors")}
+    assert files and files <= named, f"no card's title names {sorted(files - named)}"
+
+
 def test_the_package_list_is_the_folders() -> None:
     with_code = {package_of(path) for path in shipped()}
     weights = {"laconic.weights"}  # holds no code

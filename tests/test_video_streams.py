@@ -144,7 +144,16 @@ def test_times_come_back(steps: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "packed", [b"", b"\x01\x01\x01", b"\x01\x00", b"\x01\x80", b"\x01" + b"\xff" * 9 + b"\x01", b"\x01\xff\xff\xff\xff\x7f"]
+    "packed",
+    [
+        b"",
+        b"\x01\x01\x01",
+        b"\x01\x00",
+        b"\x01\x80",
+        b"\x01\x81\x00",
+        b"\x01" + b"\xff" * 9 + b"\x01",
+        b"\x01\xff\xff\xff\xff\x7f",
+    ],
 )
 def test_malformed_times_are_corrupt(packed: bytes) -> None:
     with pytest.raises(CorruptStream):

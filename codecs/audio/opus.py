@@ -25,7 +25,8 @@ from ..codec import CodecSettings, Progress, Stream
 from ..errors import CorruptStream, UnsupportedMedia
 from ..signals import Audio, AudioSamples
 from ..sources import LAYOUTS, dtype_of_bits
-from ..video.ffmpeg import failures_are, parts_of, varint
+from ..varint import varint
+from ..video.ffmpeg import failures_are, parts_of
 from .samples import PacketSamples, audio_of_packets, packets_of
 from .writers import OPUS_LAYOUTS, kbps_of
 

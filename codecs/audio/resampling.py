@@ -1,4 +1,8 @@
-"""Changes of the sampling rate in parts: every output sample depends on its place alone, not on how the sound was cut."""
+"""Changes of the sampling rate in parts: every output sample depends on its place alone, not on how the sound was cut.
+
+soxr does not serve here: a part that it resamples differs in most samples' last bits from the same place of the whole, even
+where both rates have a sample at its start, and what a seek decodes must be what decoding everything gives.
+"""
 
 from __future__ import annotations
 

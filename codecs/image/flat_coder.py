@@ -21,6 +21,8 @@ from ...entropy.adaptive_binary import (
     written,
 )
 from ...entropy.errors import SymbolsCorrupt
+from ..errors import CorruptStream
+from ..varint import read_varint, varint
 from .flat_pixels import MARGIN, NEIGHBOURS, code_pixels, new_model
 from .flat_samples import new_sample_model
 
@@ -32,6 +34,7 @@ Colours = NDArray[np.int64]
 RAW, DIRECT, PALETTE = 0, 1, 2
 MOST_COLOURS = 256
 MOST_GREYS = 32
+LENGTH_BYTES = 4  # of a varint: a palette's are far shorter
 SMALL_PICTURE = 1 << 16  # pixels below which both forms are tried
 
 
@@ -113,26 +116,6 @@ def _decode_colours(coded: bytes, height: int, width: int, channels: int, bits: 
     return s[MARGIN:, MARGIN : MARGIN + width]
 
 
-def _varint(value: int) -> bytes:
-    coded = bytearray()
-    while value >= 128:
-        coded.append(value & 127 | 128)
-        value >>= 7
-    coded.append(value)
-    return bytes(coded)
-
-
-def _read_varint(coded: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for k in range(4):
-        if at + k >= len(coded):
-            break
-        value |= (coded[at + k] & 127) << 7 * k
-        if coded[at + k] < 128:
-            return value, at + k + 1
-    raise SymbolsCorrupt("coded symbols are corrupt: a length is cut off or too large")
-
-
 def _encode_palette(palette: Samples) -> bytes:
     """Code [n, C] colours."""
     differences = np.diff(palette.astype(np.int64), axis=0, prepend=0)
@@ -155,7 +138,7 @@ def encode_flat(pixels: Samples) -> bytes:
     if len(distinct) <= MOST_COLOURS:
         palette = _encode_palette(_unpacked(distinct, channels, dtype))
         indices = np.searchsorted(distinct, colours)
-        head = bytes([PALETTE]) + _varint(len(distinct) - 1) + _varint(len(palette)) + palette
+        head = bytes([PALETTE]) + varint(len(distinct) - 1) + varint(len(palette)) + palette
         coded.append(head + _encode_colours(indices, 1, max(1, (len(distinct) - 1).bit_length())))
     if not coded or colours.size <= SMALL_PICTURE:
         coded.append(bytes([DIRECT]) + _encode_colours(colours, channels, 8 * dtype.itemsize))
@@ -177,8 +160,11 @@ def decode_flat(coded: bytes, shape: tuple[int, int, int], dtype: Any) -> Sample
         return np.frombuffer(coded, dtype=depth.newbyteorder("<"), offset=1).reshape(shape).astype(depth)
     if coded[0] == DIRECT:
         return _unpacked(_decode_colours(coded[1:], height, width, channels, 8 * depth.itemsize), channels, depth)
-    count, at = _read_varint(coded, 1)
-    length, at = _read_varint(coded, at)
+    try:
+        count, at = read_varint(coded, 1, "a palette's size", LENGTH_BYTES)
+        length, at = read_varint(coded, at, "a palette's length", LENGTH_BYTES)
+    except CorruptStream as error:
+        raise SymbolsCorrupt(f"coded symbols are corrupt: {error}") from error
     count += 1
     if count > MOST_COLOURS or length > len(coded) - at:
         raise SymbolsCorrupt("coded symbols are corrupt: palette too large")

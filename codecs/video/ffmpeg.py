@@ -22,6 +22,7 @@ from av.video.reformatter import Interpolation
 
 from ..errors import CorruptStream, LaconicError, UnsupportedMedia
 from ..signals import Colour, Samples
+from ..varint import read_varint, varint
 
 __all__ = [
     "MATRICES",
@@ -35,7 +36,6 @@ __all__ = [
     "parts_of",
     "rgb_of_frame",
     "tagged",
-    "varint",
 ]
 
 RGB, BT709, NOT_SAID, FCC, BT601_625, BT601_525, SMPTE240, BT2020 = 0, 1, 2, 4, 5, 6, 7, 9  # matrices of ITU-T H.273
@@ -45,7 +45,7 @@ LIMITED, FULL = 1, 2  # FFmpeg's numbers of ranges
 PLAIN = Interpolation.BICUBIC
 ROUNDED = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
 ACCURATE = ROUNDED | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-VARINT_BYTES = 4
+LENGTH_BYTES = 4  # of a varint
 TASKS = Path("/proc/self/task")
 # An option of x264: else its macroblock tree reads memory that nobody wrote, on processors with AVX-512, and bytes vary.
 SAME_EVERYWHERE = {"x264-params": "cpu-independent=1"}
@@ -217,28 +217,11 @@ def _first_and_all(frames: Iterable[Samples]) -> tuple[Samples, Iterator[Samples
     return first, itertools.chain([first], rest)
 
 
-def varint(number: int) -> bytes:
-    """Return a number as a varint: groups of 7 bits, the lowest first, bit 7 of a byte set where another follows."""
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
 def parts_of(blob: bytes) -> list[bytes]:
-    """Return the parts of a blob, each of which has its length before it."""
+    """Return the parts of a blob, each of which has its length before it; raises `CorruptStream`."""
     parts, at = [], 0
     while at < len(blob):
-        length = 0
-        for place in range(VARINT_BYTES + 1):
-            if place == VARINT_BYTES or at == len(blob):
-                raise CorruptStream("the length of an encoded frame is malformed")
-            length |= (blob[at] & 0x7F) << 7 * place
-            at += 1
-            if blob[at - 1] < 0x80:
-                break
+        length, at = read_varint(blob, at, "the length of an encoded frame", LENGTH_BYTES)
         if length > len(blob) - at:
             raise CorruptStream("an encoded frame ends too early")
         parts.append(blob[at : at + length])

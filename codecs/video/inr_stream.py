@@ -11,6 +11,7 @@ import numpy as np
 from ...entropy.digest import symbol_digest
 from ..codec import Stream
 from ..errors import CorruptStream, LimitExceeded
+from ..varint import read_varint, varint
 from .inr_exact import why_not_exact
 from .inr_parameters import QuantisedTensor, decode_parameters, encode_parameters
 from .inr_spec import Spec
@@ -112,7 +113,7 @@ def pack_group(spec: Spec, networks: Sequence[Network]) -> bytes:
     for number, network in enumerate(networks):
         reference = networks[0] if number else None
         codes.append(encode_parameters(shapes, network, reference) + _digest(spec, network))
-    return b"".join(_varint(len(code)) for code in codes[:-1]) + b"".join(codes)
+    return b"".join(varint(len(code)) for code in codes[:-1]) + b"".join(codes)
 
 
 def unpack_network(code: bytes, spec: Spec, first: Network | None) -> Network:
@@ -140,27 +141,10 @@ def split_group(payload: bytes, count: int) -> list[bytes]:
     """Return the codes of a group's networks; raises `CorruptStream`."""
     at, lengths = 0, []
     for _ in range(count - 1):
-        length, shift = 0, 0
-        while True:
-            if at >= len(payload) or shift > 28:
-                raise CorruptStream("the lengths in a group of frames are malformed")
-            byte, at = payload[at], at + 1
-            length |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
+        length, at = read_varint(payload, at, "the length of a network's code")
         lengths.append(length)
     ends = np.cumsum([at, *lengths]).tolist()
     bounds = [*ends, len(payload)]
     if any(stop - start < DIGEST_BYTES for start, stop in pairwise(bounds)):
         raise CorruptStream("the lengths in a group of frames contradict its size")
     return [payload[start:stop] for start, stop in pairwise(bounds)]
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
