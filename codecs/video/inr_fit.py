@@ -1,8 +1,8 @@
 """Fitting a network to a group of frames: within a budget, to the same result for a seed, resumable and cancellable.
 
 The frames stay on the device as they are, and a step takes a few of them. Steps follow one cosine from the learning rate to
-nothing after a short warm-up, over the budget of steps, or over the time where that is the budget. The last part of it, if
-there is a quantiser, fits what the tensors will be decoded to, and every eighth step also makes them cheaper to code.
+nothing after a short warm-up, over the budget of steps, or over the time where that is the budget. Quantisation comes later
+(`inr_rates`), as one fit serves all rates.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,43 +23,25 @@ from .inr_loss import LOSSES
 from .inr_networks import initial_tensors, render
 from .inr_spec import Spec
 
-__all__ = ["Budget", "Fitted", "Quantiser", "fit", "psnr_of"]
+__all__ = ["Budget", "Fitted", "fit", "psnr_of"]
 
 WARM_UP = 0.05  # of the budget
 LAST_RATE = 0.002  # of the learning rate, at the end
 EMBEDDING_RATE = 5.0  # learning rate of embeddings beside that of weights: each of their values sees few pixels
 BETAS = (0.9, 0.99)  # a shorter memory of squares than Adam's usual: 0.15 dB better after 10,000 steps of a small network
-RATE_INTERVAL = 8  # steps from one estimate of the bits to the next, which then counts as often (Kwan et al. 2024, NVRC)
+MOMENTS = ("exp_avg", "exp_avg_sq")  # what Adam keeps of each tensor, beside the number of steps
 REPORT_SECONDS = 0.25
 SAVE_SECONDS = 5.0
-DECAY = 0.95  # of the mean squared error that is reported
 
 Report = Callable[[float, str], None]
 Tensors = dict[str, Tensor]
 
 
-class Quantiser(Protocol):
-    """What the second stage of a fit trains through.
-
-    Called with all tensors of a network by name, it returns them as they would be decoded (with gradients, straight through)
-    and, if `rate`, an estimate of the bits they take together (else None). What `parameters()` gives (learned steps, for
-    example) is fitted along with the network.
-    """
-
-    def __call__(self, tensors: Tensors, rate: bool) -> tuple[Tensors, Tensor | None]: ...
-
-    def parameters(self) -> Iterable[Tensor]: ...
-
-
 class Budget(NamedTuple):
-    """How long a fit runs: exactly `steps`, or if they are 0 for so many `seconds`; resumed fits count what went before.
-
-    `share` of it is the quantisation-aware second stage, if there is a quantiser.
-    """
+    """How long a fit runs: exactly `steps`, or if they are 0 for so many `seconds`; resumed fits count what went before."""
 
     steps: int = 0
     seconds: float = 0.0
-    share: float = 0.25
 
 
 class Fitted(NamedTuple):
@@ -82,26 +64,23 @@ def fit(
     loss: str = "l2",
     device: str = "cpu",
     start: Mapping[str, Tensor] | None = None,
-    quantiser: Callable[[Tensors], Quantiser] | None = None,
-    rate_weight: float = 0.0,
     checkpoint: Path | None = None,
     progress: Report | None = None,
 ) -> Fitted:
     """Fit the network of `spec` to `frames`, uint8 or uint16 [T, H, W, 3].
 
-    `loss` is "l2" or "l1-ssim". `start` are tensors to start from. `quantiser` is called with the tensors when the second stage
-    begins, and again after a resumption, with the same ones; `rate_weight` is what a bit per sample of the frames costs in mean
-    squared error of samples of 0..1. `checkpoint` is written at least every ten seconds, whole or not at all, and gone on from;
-    whoever gave it removes it. `progress(part, stage)` is called several times a second, at least once a step, and may raise
-    to stop. A number of steps leads to the same result on one machine, whether it was interrupted or not.
+    `loss` is "l2" or "l1-ssim". `start` are tensors to start from. `checkpoint` is written at least every ten seconds, whole or
+    not at all, and gone on from; whoever gave it removes it. `progress(part, stage)` is called several times a second, or after
+    every step where those last longer, and may raise to stop. A number of steps leads to the same result on one machine,
+    whether it was interrupted or not.
     """
     with _own_randomness(seed, device):
-        run = _Run(spec, frames.to(device), budget, batch, learning_rate, loss, rate_weight, quantiser, progress)
+        run = _Run(spec, frames.to(device), budget, batch, learning_rate, loss, progress)
         run.begin({name: tensor.to(device) for name, tensor in (start or initial_tensors(spec, seed)).items()})
         if checkpoint is not None and checkpoint.exists():
             run.restore(checkpoint)
         run.advance(checkpoint)
-        tensors = run.decoded()
+        tensors = run.fitted()
     tick = partial(run.report, 1.0)
     quality = psnr_of(spec, tensors, frames, device, tick)
     return Fitted({name: tensor.cpu() for name, tensor in tensors.items()}, quality, run.step, run.seconds)
@@ -137,18 +116,13 @@ class _Run:
         batch: int,
         learning_rate: float,
         loss: str,
-        rate_weight: float,
-        quantiser: Callable[[Tensors], Quantiser] | None,
         progress: Report | None,
     ) -> None:
         self.spec, self.frames, self.budget, self.batch = spec, frames, budget, min(batch, len(frames))
-        self.learning_rate, self.loss, self.rate_weight = learning_rate, LOSSES[loss], rate_weight
-        self._make_quantiser, self._progress = quantiser, progress
+        self.learning_rate, self.loss, self._progress = learning_rate, LOSSES[loss], progress
         self._render: Callable[[Tensors, Tensor], Tensor] = partial(render, spec)
         if frames.is_cuda:
             self._render = torch.compile(self._render, dynamic=False)
-        self.quantiser: Quantiser | None = None
-        self.unquantised: Tensors = {}  # the tensors with which the quantiser was made
         self.order = torch.zeros(0, dtype=torch.int64)  # frames that the pass still has to see
         self.step, self.before, self._error = 0, 0.0, 0.0
         self._clock = self._reported = self._saved = time.monotonic()
@@ -175,8 +149,6 @@ class _Run:
     def advance(self, checkpoint: Path | None) -> None:
         """Go on to the end of the budget."""
         while (part := self.part) < 1:
-            if self._make_quantiser is not None and self.quantiser is None and part >= 1 - self.budget.share:
-                self._quantise({name: tensor.detach().clone() for name, tensor in self.tensors.items()})
             error = self._one_step(part)
             now = time.monotonic()
             if now - self._reported >= REPORT_SECONDS:
@@ -193,10 +165,10 @@ class _Run:
             return
         self._reported = now
         quality = "" if self._error <= 0 else f" {-10 * math.log10(self._error):.2f} dB"
-        self._progress(min(part, 1.0), f"{'fitting' if self.quantiser is None else 'fitting to the quantisation'}{quality}")
+        self._progress(min(part, 1.0), f"fitting{quality}")
 
-    def decoded(self) -> Tensors:
-        """Return the tensors fitted; where a quantiser had a part in it they are still those before rounding."""
+    def fitted(self) -> Tensors:
+        """Return the tensors as they are now."""
         return {name: tensor.detach().contiguous() for name, tensor in self.tensors.items()}
 
     def _one_step(self, part: float) -> Tensor:
@@ -207,33 +179,20 @@ class _Run:
             self.order = torch.cat([self.order, torch.randperm(len(self.frames))])
         indices, self.order = self.order[: self.batch].to(self.frames.device), self.order[self.batch :]
         wanted = self.frames[indices].permute(0, 3, 1, 2).float() / _peak(self.frames)
-        tensors, bits = self.tensors, None
-        if self.quantiser is not None:
-            tensors, bits = self.quantiser(self.tensors, self.rate_weight > 0 and self.step % RATE_INTERVAL == 0)
         with torch.autocast("cuda", torch.bfloat16, enabled=self.frames.is_cuda):
-            shown = self._render(tensors, indices)
+            shown = self._render(self.tensors, indices)
         loss, error = self.loss(shown.float(), wanted)
-        if bits is not None:
-            loss = loss + bits * (RATE_INTERVAL * self.rate_weight / self.frames.numel())
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         self.step += 1
         return error
 
-    def _quantise(self, tensors: Tensors) -> None:
-        assert self._make_quantiser is not None
-        self.unquantised, self.quantiser = tensors, self._make_quantiser(tensors)
-        if learned := list(self.quantiser.parameters()):
-            self.optimiser.add_param_group({"params": learned, "scale": 1.0})
-
     def save(self, path: Path) -> None:
         """Write everything that `restore` needs."""
         state: Tensors = {f"tensor/{name}": tensor.detach() for name, tensor in self.tensors.items()}
-        state |= {f"unquantised/{name}": tensor for name, tensor in self.unquantised.items()}
-        for number, value in enumerate(self._fitted_values()):
-            state[f"fitted/{number}"] = value.detach()
-            state |= {f"optimiser/{number}/{name}": moment for name, moment in self.optimiser.state[value].items()}
+        for name, tensor in self.tensors.items():
+            state |= {f"{kind}/{name}": moment for kind, moment in self.optimiser.state[tensor].items()}
         numbers = torch.tensor([self.step, self.seconds, self._error], dtype=torch.float64)
         save_checkpoint(path, state | {"order": self.order, "numbers": numbers, "random": torch.get_rng_state()})
         self._saved = time.monotonic()
@@ -241,25 +200,18 @@ class _Run:
     def restore(self, path: Path) -> None:
         """Go back to where a checkpoint was written; one of another network or that does not open is passed over."""
         state = load_checkpoint(path)
-        if any(state.get(f"tensor/{n}", torch.zeros(0)).shape != t.shape for n, t in self.tensors.items()):
+        kinds = ("tensor", *MOMENTS)
+        if any(state.get(f"{k}/{n}", torch.zeros(0)).shape != t.shape for k in kinds for n, t in self.tensors.items()):
             return
-        if unquantised := {n: state[f"unquantised/{n}"] for n in self.tensors if f"unquantised/{n}" in state}:
-            self._quantise({name: _laid_out(tensor.to(self.frames.device)) for name, tensor in unquantised.items()})
         with torch.no_grad():
-            for number, value in enumerate(self._fitted_values()):
-                value.copy_(state[f"fitted/{number}"])
-                moments = {name: state[f"optimiser/{number}/{name}"] for name in ("step", "exp_avg", "exp_avg_sq")}
-                self.optimiser.state[value] = {
-                    name: moment.to(value.device) if name == "step" else torch.empty_like(value).copy_(moment)
-                    for name, moment in moments.items()
-                }
+            for name, tensor in self.tensors.items():
+                tensor.copy_(state[f"tensor/{name}"])
+                moments = {kind: torch.empty_like(tensor).copy_(state[f"{kind}/{name}"]) for kind in MOMENTS}
+                self.optimiser.state[tensor] = {"step": state[f"step/{name}"].to(tensor.device), **moments}
         self.order = state["order"]
         step, self.before, self._error = state["numbers"].tolist()
         self.step, self._clock = int(step), time.monotonic()
         torch.set_rng_state(state["random"])
-
-    def _fitted_values(self) -> list[Tensor]:
-        return [value for group in self.optimiser.param_groups for value in group["params"]]
 
 
 def _learning_rate(part: float) -> float:

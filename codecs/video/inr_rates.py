@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from ..errors import InvalidSettings
 from ..metrics import psnr
 from ..signals import ArrayFrames, Samples, Video
+from ..target_search import approach, slope_between
 from .inr_fit import Fitted
 from .inr_frames import shown_network
 from .inr_group import lengthened, slope_of
@@ -31,13 +33,12 @@ __all__ = ["Ladder", "elasticity_of"]
 
 MIDDLE = 0.3  # elasticity at quality 50
 TRYING, FINISHING = 2, 24  # passes over the frames that fit integers, of a trial and at last
-NUDGE, NUDGES = 1.04, 4  # of the elasticity where the last passes have made a file too large, and how often at most
 KEPT = 16  # networks whose sensitivity is kept: some megabytes each
-TRIALS = 12  # quantisations of a search
+TRIALS, LAST_TRIALS = 12, 9  # quantisations of a search, at most, of few passes and of all
 FINEST, COARSEST = 1e-4, 100.0  # elasticities
-NARROW = 0.01  # interval of the logarithm of elasticities that a search ends with
+NARROW, APART = 0.01, 0.1  # logarithms of elasticities: an interval that a search ends with, and one that tells a slope
+DB_PER_FOLD = 1.0  # more for an elasticity that is less by a factor of e, about
 CLOSE_DB, CLOSE_PART = 0.05, 0.01  # of a target, which a search ends within
-DB_PER_BIT = 6.0  # of a parameter, at most
 EQUAL_FRAME = 100.0  # dB
 
 
@@ -89,71 +90,67 @@ class Ladder:
 
     def at(self, elasticity: float, passes: int = FINISHING) -> list[bytes]:
         """Return the groups' payloads at an elasticity, after so many passes over the frames."""
-        payloads = []
-        for group in range(self.layout.groups):
-            networks = self._quantised(group, elasticity, passes)
-            self._tick("coding")
-            payloads.append(pack_group(self.layout.spec_of(group), networks))
-        return payloads
+        return [self._packed(group, self._quantised(group, elasticity, passes)) for group in range(self.layout.groups)]
 
     def of_size(self, most: int) -> list[bytes]:
         """Return the payloads of the largest file of at most so many bytes; raises `InvalidSettings` with the smallest size."""
-        tried: dict[int, float] = {}
 
-        def surplus(elasticity: float) -> float:
-            size = self._size_of(self.at(elasticity, TRYING))
-            tried[size] = elasticity
+        def trial(elasticity: float, passes: int) -> tuple[float, list[bytes]]:
+            payloads = self.at(elasticity, passes)
+            size = self._size_of(payloads)
             self._tick(f"coded to {size:,} bytes")
-            return 8 * (size - most) / self.parameters
+            return size, payloads
 
-        _search(surplus, -CLOSE_PART * 8 * most / self.parameters, 0.0)
-        met = [size for size in tried if size <= most]
+        # a bit of each parameter, or half the step, is worth a factor of 4 of the elasticity
+        found = _searched(trial, most, self.parameters / (8 * math.log(4)), (-CLOSE_PART * most, 0.0))
+        met = [one for one in found if one.reached <= most]
         if not met:
+            smallest = int(min(one.reached for one in found))
             raise InvalidSettings(
-                f"the target of {most:,} bytes cannot be met: the smallest file has {min(tried):,} bytes; fewer parameters, "
+                f"the target of {most:,} bytes cannot be met: the smallest file has {smallest:,} bytes; fewer parameters, "
                 "or more frames that share them, make it smaller"
             )
-        elasticity = tried[max(met)]
-        for _ in range(NUDGES):
-            payloads = self.at(elasticity)
-            if self._size_of(payloads) <= most:
-                return payloads
-            elasticity *= NUDGE
-        return self.at(tried[max(met)], TRYING)
+        return max(met, key=lambda one: one.reached).payloads
 
     def of_psnr(self, least: float) -> list[bytes]:
-        """Return the payloads of the smallest file of at least so many dB; raises `InvalidSettings` with the best reached."""
-        tried: dict[float, float] = {}
+        """Return the payloads of the file of at least so many dB, and few more; raises `InvalidSettings` with the best reached."""
 
-        def surplus(elasticity: float) -> float:
-            reached = self._psnr([self._quantised(group, elasticity, FINISHING) for group in range(self.layout.groups)])
-            tried[reached] = elasticity
+        def trial(elasticity: float, passes: int) -> tuple[float, list[bytes]]:
+            payloads, total = [], 0.0
+            for group in range(self.layout.groups):
+                networks = self._quantised(group, elasticity, passes)
+                total += self._psnr(group, networks)
+                payloads.append(self._packed(group, networks))
+            reached = total / self.layout.frames
             self._tick(f"quantised to {reached:.2f} dB")
-            return (reached - least) / DB_PER_BIT
+            return reached, payloads
 
-        _search(surplus, 0.0, CLOSE_DB / DB_PER_BIT)
-        met = [reached for reached in tried if reached >= least]
+        found = _searched(trial, least, DB_PER_FOLD, (0.0, CLOSE_DB))
+        met = [one for one in found if one.reached >= least]
         if not met:
             raise InvalidSettings(
-                f"the target of {least:g} dB cannot be met: this fit reaches {max(tried):.2f} dB; "
+                f"the target of {least:g} dB cannot be met: this fit reaches {max(one.reached for one in found):.2f} dB; "
                 "more seconds and more parameters reach more"
             )
-        return self.at(tried[min(met)])
+        return min(met, key=lambda one: one.reached).payloads
 
-    def _psnr(self, networks: Sequence[Sequence[Network]]) -> float:
-        """Return the mean PSNR of all frames as they would be decoded."""
-        layout, total = self.layout, 0.0
-        for group, own in enumerate(networks):
-            frames, spec = self._frames_of(group), layout.spec_of(group)
-            bit_depth = 8 * frames.dtype.itemsize
-            for number, network in enumerate(own):
-                original = frames[number * spec.frames : (number + 1) * spec.frames]
-                show = shown_network(spec, network, bit_depth, self._device, layout.exact)
-                for index, frame in enumerate(original):
-                    self._tick("measuring")
-                    reached = psnr(Video(ArrayFrames(frame[None])), Video(ArrayFrames(show([index]))))
-                    total += min(reached, EQUAL_FRAME)
-        return total / layout.frames
+    def _packed(self, group: int, networks: Sequence[Network]) -> bytes:
+        """Return a group's payload."""
+        self._tick("coding")
+        return pack_group(self.layout.spec_of(group), networks)
+
+    def _psnr(self, group: int, networks: Sequence[Network]) -> float:
+        """Return the sum over a group's frames of their PSNR as they would be decoded."""
+        frames, spec, total = self._frames_of(group), self.layout.spec_of(group), 0.0
+        bit_depth = 8 * frames.dtype.itemsize
+        for number, network in enumerate(networks):
+            original = frames[number * spec.frames : (number + 1) * spec.frames]
+            show = shown_network(spec, network, bit_depth, self._device, self.layout.exact)
+            for index, frame in enumerate(original):
+                self._tick("measuring")
+                reached = psnr(Video(ArrayFrames(frame[None])), Video(ArrayFrames(show([index]))))
+                total += min(reached, EQUAL_FRAME)
+        return total
 
     def _quantised(self, group: int, elasticity: float, passes: int) -> list[Network]:
         """Return a group's networks at an elasticity, whose integers are fitted to their steps in so many passes."""
@@ -189,16 +186,36 @@ class Ladder:
         return self._sensitivity[group, number]
 
 
-def _search(surplus: Callable[[float], float], least: float, most: float) -> None:
-    """Try elasticities for one at which `surplus`, which falls while they rise, is from `least` to `most`.
+class _Trial(NamedTuple):
+    """What was reached, dB or bytes, at an elasticity of exp(-fineness)."""
 
-    It is about how many bits a parameter has too many, of which each is worth a factor of 4 of the elasticity.
+    fineness: float
+    reached: float
+    payloads: list[bytes]
+
+
+def _searched(
+    trial: Callable[[float, int], tuple[float, list[bytes]]], wanted: float, slope: float, bounds: tuple[float, float]
+) -> list[_Trial]:
+    """Return the trials `trial(elasticity, passes)` of all passes in a search for what is wanted, to within bounds.
+
+    Trials of few passes find about where, and these begin there. `slope` is that of what is reached over fineness, about.
     """
-    fine, coarse, at = math.log(FINEST), math.log(COARSEST), math.log(MIDDLE)
-    for _ in range(TRIALS):
-        bits = surplus(math.exp(at))
-        if least <= bits <= most or coarse - fine < NARROW:
-            return
-        fine, coarse = (at, coarse) if bits > most else (fine, at)
-        guess = at + math.log(4) * (bits - (least + most) / 2)
-        at = guess if fine < guess < coarse else (fine + coarse) / 2
+
+    def approached(passes: int, trials: int, start: float, slope: float) -> list[_Trial]:
+        found: list[_Trial] = []
+
+        def gap(fineness: float) -> float:
+            found.append(_Trial(fineness, *trial(math.exp(-fineness), passes)))
+            return found[-1].reached - wanted
+
+        limits = -math.log(COARSEST), -math.log(FINEST)
+        approach(gap, start, slope, limits, bounds, closest=NARROW, trials=trials)
+        return found
+
+    middle = -math.log(MIDDLE)
+    tried = sorted(approached(TRYING, TRIALS, middle, slope), key=lambda one: abs(one.reached - wanted))
+    if not bounds[0] <= tried[0].reached - wanted <= bounds[1]:  # more passes may do what few do not, above all in the middle
+        return approached(FINISHING, LAST_TRIALS, middle, slope)
+    nearest = [(one.fineness, one.reached) for one in tried[:2]]
+    return approached(FINISHING, LAST_TRIALS, tried[0].fineness, slope_between(nearest, slope, APART))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -29,17 +29,10 @@ class Quantiser:
     broadcast with the tensors; `slope` is what a bit is worth in mean squared error.
     """
 
-    def __init__(
-        self,
-        tensors: Mapping[str, Tensor],
-        shapes: Shapes,
-        sensitivity: Sensitivity,
-        coarseness: float,
-        offsets: Mapping[str, int] | None = None,
-    ) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], shapes: Shapes, sensitivity: Sensitivity, coarseness: float) -> None:
         self.slope = slope_of_coarseness(coarseness)
         floats = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-        self._start = requantise(floats, shapes, sensitivity, coarseness, offsets, thrift=0.0)
+        self._start = requantise(floats, shapes, sensitivity, coarseness)
         self.steps = {
             name: torch.from_numpy(np.array(tensor.steps())).to(tensors[name].device, torch.float32)
             for name, tensor in self._start.items()
@@ -63,10 +56,6 @@ class Quantiser:
         Training from there gets far in a few passes; from plain rounding it first has to find what feedback knows.
         """
         return {name: torch.from_numpy(self._start[name].dequantised()).to(tensor.device) for name, tensor in tensors.items()}
-
-    def parameters(self) -> Iterable[Tensor]:
-        """Return what is fitted along with the network: nothing."""
-        return ()
 
     def quantised(self, tensors: Mapping[str, Tensor]) -> dict[str, QuantisedTensor]:
         """Return the integers and steps that `tensors` are rounded to."""

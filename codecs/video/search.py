@@ -1,8 +1,4 @@
-"""Search for the quality of a video codec that meets a target, in few encodings: on samples of a long video first.
-
-Both the logarithm of the size and the PSNR are nearly straight over quality, so that a few steps of the secant method, kept
-between the nearest qualities on either side, arrive where bisection would need one encoding for every bit of the answer.
-"""
+"""Search for the quality of a video codec that meets a target, in few encodings: on samples of a long video first."""
 
 from __future__ import annotations
 
@@ -17,6 +13,7 @@ from ..errors import InvalidSettings, LaconicError, UnsupportedMedia, WeightsMis
 from ..metrics import psnr
 from ..registry import codec_class
 from ..signals import FrameSource, Samples, Signal, Video
+from ..target_search import approach, slope_between
 from ..targets import Target
 
 __all__ = ["sampled", "search_video"]
@@ -136,30 +133,13 @@ class _Work(Generic[F]):
 
     def solve(self, codec: str, start: float, slope: float, progress: Progress | None) -> list[_Trial[F]]:
         """Return the trials of a search for the quality that meets the goal closely."""
-        least, most = self.goal.bounds
-        aim, quality = (least + most) / 2, start
         trials: list[_Trial[F]] = []
-        below, above = (0.0, -math.inf), (HIGHEST, math.inf)  # the nearest qualities on either side, with their gaps
-        for number in range(TRIALS):
-            trial = self.trial(codec, quality, _part(progress, number / TRIALS, 1 / TRIALS))
-            same = any(trial.file.data == other.file.data for other in trials)  # the encoder has no finer step
-            trials.append(trial)
-            if same or least <= trial.gap <= most:
-                break
-            if trial.gap < aim:
-                below = quality, trial.gap
-            else:
-                above = quality, trial.gap
-            if above[0] - below[0] < CLOSEST:
-                break
-            if math.isfinite(above[1] - below[1]):
-                slope = (above[1] - below[1]) / (above[0] - below[0])
-                margin = (above[0] - below[0]) / 20
-                low, high = below[0] + margin, above[0] - margin
-            else:
-                low, high = below[0], above[0]
-                slope = _slope(trials[-2:], slope)
-            quality = round(min(max(quality + (aim - trial.gap) / max(slope, 1e-3), low), high), 2)
+
+        def gap(quality: float) -> float:
+            trials.append(self.trial(codec, round(quality, 2), _part(progress, len(trials) / TRIALS, 1 / TRIALS)))
+            return trials[-1].gap
+
+        approach(gap, start, slope, (0.0, HIGHEST), self.goal.bounds, closest=CLOSEST, trials=TRIALS)
         return trials
 
     def best(self, trials: Sequence[_Trial[F]]) -> _Trial[F] | None:
@@ -202,7 +182,8 @@ def search_video(
         return _result(work, [trial for trials in found for trial in trials], exact, progress)
     nearest = min(found, key=lambda trials: _rank(trying, trials))
     last = trying.best(nearest) or min(nearest, key=lambda trial: abs(trial.gap))
-    slope = _slope(nearest, trying.goal.slope)
+    points = [(trial.quality, trial.gap) for trial in nearest if trial.quality is not None]
+    slope = slope_between(points, trying.goal.slope, CLOSEST)
     rest = _part(progress, SAMPLE_SHARE, 1 - SAMPLE_SHARE)
     return _result(work, work.solve(last.codec, last.quality or 0.0, slope, rest), exact, rest)
 
@@ -227,13 +208,6 @@ def _rank(work: _Work[F], trials: Sequence[_Trial[F]]) -> tuple[bool, float]:
     if best is None:
         return True, min(abs(trial.gap) for trial in trials)
     return False, len(best.file.data) if work.goal.of_psnr else -best.psnr
-
-
-def _slope(trials: Sequence[_Trial[F]], expected: float) -> float:
-    points = sorted((trial.quality, trial.gap) for trial in trials if trial.quality is not None and math.isfinite(trial.gap))
-    if len(points) < 2 or points[-1][0] - points[0][0] < CLOSEST:
-        return expected
-    return max((points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0]), expected / 4)
 
 
 def _result(work: _Work[F], trials: list[_Trial[F]], exact: Sequence[str], progress: Progress | None) -> F:
