@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .api import file_bytes, read_source
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from .api import Source
     from .codecs.codec import Progress
 
-__all__ = ["CODEC", "from_tokens", "token_stream", "tokens"]
+__all__ = ["CODEC", "check_no_settings", "from_tokens", "token_stream", "tokens"]
 
 CODEC = "audio-rvq"
 
@@ -40,9 +41,9 @@ def tokens(source: Source, *, rate: float | None = None, limits: Limits | None =
     if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
         source = file_bytes(source)
     if isinstance(source, bytes) and holds_tokens(source):
-        _refuse(settings, rate)
+        check_no_settings(settings, rate)
         return tokens_in(source, limits)
-    return tokens_of(container.read(token_stream(source, rate=rate, limits=limits, **settings), limits))
+    return tokens_of(container.read(token_stream(source, settings, rate, limits), limits))
 
 
 def from_tokens(source: Tokens | str | os.PathLike[str] | bytes, *, limits: Limits | None = None) -> bytes:
@@ -69,18 +70,17 @@ def from_tokens(source: Tokens | str | os.PathLike[str] | bytes, *, limits: Limi
 
 def token_stream(
     source: Source,
-    *,
+    settings: Mapping[str, object],
     rate: float | None = None,
     limits: Limits | None = None,
     progress: Progress | None = None,
-    **settings: object,
 ) -> bytes:
     """Return the .lcn file of audio-rvq that holds a sound's tokens: the source itself where it is one."""
     limits = limits or Limits()
     if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
         source = file_bytes(source)
     if isinstance(source, bytes) and container.is_laconic(source):
-        _refuse(settings, rate)
+        check_no_settings(settings, rate)
         header = container.read_header(source, limits)
         if header.codec != CODEC:
             raise UnsupportedMedia(f"the file is coded by {header.codec}, which has no tokens: decode it first")
@@ -89,8 +89,8 @@ def token_stream(
     return compress.encode(read_source(source, limits, CODEC, rate), CODEC, settings, progress=progress).data
 
 
-def _refuse(settings: dict[str, object], rate: float | None) -> None:
-    """Refuse settings for tokens that are there already."""
+def check_no_settings(settings: Mapping[str, object], rate: float | None = None) -> None:
+    """Raise `InvalidSettings` for settings of tokens that are there already."""
     if settings or rate is not None:
         name = next(iter(settings), "rate")
         raise InvalidSettings(f"the tokens are in the file already: {name} is for sound")

@@ -75,15 +75,17 @@ def _tokens_of(content: bytes, settings: dict[str, object]) -> _Result:
     from .sound_tokens import token_stream
 
     with progress_bar() as progress:
-        stream = token_stream(content, limits=LIMITS, progress=progress, **settings)
+        stream = token_stream(content, settings, limits=LIMITS, progress=progress)
         tokens = tokens_of(container.read(stream, LIMITS))
     return _Result(token_file(tokens), tokens, len(stream))
 
 
 def _file_of(content: bytes, settings: dict[str, object]) -> _Result:
-    from .sound_tokens import from_tokens, tokens
+    from .codecs.audio.rvq_token_files import tokens_in
+    from .sound_tokens import check_no_settings, from_tokens
 
-    found = tokens(content, limits=LIMITS, **settings)
+    check_no_settings(settings)
+    found = tokens_in(content, LIMITS)
     stream = from_tokens(found)
     return _Result(stream, found, len(stream))
 

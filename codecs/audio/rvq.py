@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import NamedTuple
 
@@ -315,8 +315,8 @@ def stream_of_tokens(tokens: Tokens) -> Stream:
             raise InvalidSettings("codes differ from the first channel's where `loudness` says 255: that they are the same")
         chunks.append(_chunk(model, numbers, np.stack(own)) if start < stop else b"")
     params, weights = {PARAM_LEVELS: levels}, (tokens.weights,)
-    facts = {"metadata": dict(tokens.metadata), "audio": tokens.audio}
-    return Stream("audio-rvq", tokens.shape, tuple(chunks), 1, tokens.bit_depth, params, weights, **facts)
+    stream = Stream("audio-rvq", tokens.shape, tuple(chunks), 1, tokens.bit_depth, params, weights, audio=tokens.audio)
+    return replace(stream, metadata=dict(tokens.metadata))
 
 
 def _check_tokens(tokens: Tokens, cut: Cut, most_levels: int) -> None:
