@@ -41,8 +41,9 @@ def run_tokens(sources: Sequence[str], output: str | None, options: EncodeOption
         return 0
     if output is not None and not Path(output).is_dir():
         raise InvalidSettings(f"{output} is no folder: of several files, -o is the folder for what is made of them")
-    if len({Path(source).stem for source in sources}) < len(sources) and output is not None:
-        raise InvalidSettings("two of the files have the same name but for their folders and extensions: give one at a time")
+    names = {Path(source).stem if output else str(Path(source).with_suffix("")) for source in sources}
+    if len(names) < len(sources):
+        raise InvalidSettings("what is made of two of the files would have the same name: give one at a time")
     worst = 0
     for source in sources:
         try:

@@ -316,4 +316,5 @@ def test_many_files_at_once(capsys: Captured) -> None:
     assert sorted(path.name for path in Path("out").iterdir()) == ["a.npz", "b.npz"]
     assert cli.main(["tokens", "out/a.npz", "out/b.npz"]) == 0 and Path("out/b.lcn").exists()
     assert cli.main(["tokens", "a.wav", "b.wav", "-o", "none.npz"]) == 2
-    assert cli.main(["tokens", "a.wav", "out/a.npz", "-o", "out"]) == 2
+    for same in (["a.wav", "out/a.npz", "-o", "out"], ["a.wav", "a.flac"]):
+        assert cli.main(["tokens", *same, "-f"]) == 2
