@@ -39,8 +39,10 @@ from .errors import (
 if TYPE_CHECKING:
     from .api import decode, encode, inspect
     from .client import AsyncClient, Client
+    from .codecs.audio.rvq import Tokens
     from .codecs.signals import Audio, Image, Video
     from .jobs import AsyncJob, Job, JobStatus
+    from .sound_tokens import from_tokens, tokens
 
     __version__: str
 
@@ -64,6 +66,7 @@ __all__ = [
     "LimitExceeded",
     "NoSuchJob",
     "ServiceError",
+    "Tokens",
     "TruncatedStream",
     "Unauthenticated",
     "UnsupportedMedia",
@@ -73,7 +76,9 @@ __all__ = [
     "__version__",
     "decode",
     "encode",
+    "from_tokens",
     "inspect",
+    "tokens",
 ]
 
 _LAZY = {
@@ -84,10 +89,13 @@ _LAZY = {
     "Image": ".codecs.signals",
     "Job": ".jobs",
     "JobStatus": ".jobs",
+    "Tokens": ".codecs.audio.rvq",
     "Video": ".codecs.signals",
     "decode": ".api",
     "encode": ".api",
+    "from_tokens": ".sound_tokens",
     "inspect": ".api",
+    "tokens": ".sound_tokens",
 }
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 NEAREST_MODES = {"I;16B": "I;16", "I;16L": "I;16", "I;16N": "I;16", "La": "LA", "PA": "RGBA", "RGBa": "RGBA"}
 
-__all__ = ["decode", "encode", "inspect", "make_target", "media_bytes", "read_media", "read_source"]
+__all__ = ["decode", "encode", "file_bytes", "inspect", "make_target", "media_bytes", "read_media", "read_source"]
 
 
 def encode(
@@ -115,7 +115,7 @@ def decode(
     if frames is not None and seconds is not None:
         raise InvalidSettings("frames are parts of a video and seconds parts of sound: give one of the two")
     limits, whole = limits or Limits(), frames is None and seconds is None
-    signal = compress.decode(_file_bytes(source), limits, device, known=known, salvage=salvage, whole=whole)
+    signal = compress.decode(file_bytes(source), limits, device, known=known, salvage=salvage, whole=whole)
     if seconds is not None:
         return sound_of(signal, seconds, limits)
     if frames is None:
@@ -133,7 +133,7 @@ def inspect(source: str | os.PathLike[str] | bytes, *, limits: Limits | None = N
     >>> description.codec, description.shape
     ('webp', (32, 48, 1))
     """
-    return container.describe(_file_bytes(source), limits or Limits())
+    return container.describe(file_bytes(source), limits or Limits())
 
 
 def make_target(psnr: float | None, bpp: float | None, size: int | None, kbps: float | None) -> Target | None:
@@ -168,7 +168,7 @@ def read_source(
     if isinstance(source, Image | Video | Audio):
         return source
     if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
-        return read_media(_file_bytes(source), codec, limits)
+        return read_media(file_bytes(source), codec, limits)
     if array is not None and (is_sound(array) or (rate is not None and array.ndim < 3)):
         return audio_of_array(array, rate)
     if array is not None:
@@ -181,12 +181,13 @@ def read_source(
 def media_bytes(source: Source, rate: Fraction | float | None = None) -> bytes:
     """Return the bytes of a media file that holds the source: its own for a path or bytes, else a lossless one."""
     if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) and rate is None:
-        return _file_bytes(source)
+        return file_bytes(source)
     signal = read_source(source, rate=rate)
     return media.write(signal, "ffv1" if isinstance(signal, Video) else "wav" if isinstance(signal, Audio) else "png")
 
 
-def _file_bytes(source: str | os.PathLike[str] | bytes | bytearray | memoryview) -> bytes:
+def file_bytes(source: str | os.PathLike[str] | bytes | bytearray | memoryview) -> bytes:
+    """Return a file's bytes, given its path or them."""
     return Path(source).read_bytes() if isinstance(source, str | os.PathLike) else bytes(source)
 
 

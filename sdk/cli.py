@@ -1,4 +1,4 @@
-"""The command line: `laconic encode`, `decode`, `bulk`, `inspect`, `test`, `codecs`, `compare`, `bench`, `serve` and others.
+"""The command line: `laconic encode`, `decode`, `bulk`, `inspect`, `test`, `tokens`, `codecs`, `compare`, `serve` and others.
 
 Results go to standard output, everything else to standard error. The exit codes are those of `laconic.errors.EXIT_CODES`.
 What a command needs is imported when it runs, so that `--help` and mistakes answer at once.
@@ -186,6 +186,28 @@ def test(
     from .coding_commands import run_test
 
     raise typer.Exit(run_test(sources, device.value))
+
+
+@app.command()
+def tokens(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="IN...", help="Sounds, .lcn files, .npz files of tokens; - is stdin.")
+    ],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="OUT", help="A file; of several IN, a folder.")
+    ] = None,
+    quality: Quality = None,
+    effort: Effort = None,
+    pairs: Pairs = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Write the tokens of a sound or .lcn file as .npz, for models that are trained on them; of .npz files, the .lcn file."""
+    from .options import EncodeOptions
+    from .token_commands import run_tokens
+
+    options = EncodeOptions("audio-rvq", quality, effort, pairs=pairs or ())
+    raise typer.Exit(run_tokens(sources, output, options, force, as_json))
 
 
 @app.command()

@@ -18,9 +18,11 @@ from laconic.cli import app, main
 from laconic.codecs import media
 from laconic.codecs.container import is_laconic
 from laconic.codecs.registry import codec_ids
+from laconic.codecs.signals import Audio
 from laconic.demo import running_service
 
 from .clips import clip
+from .sounds import voice
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -50,9 +52,10 @@ def section(title: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the `photo.png` and `clip.mp4` that the README's examples speak of."""
+    """A working folder with the `photo.png`, `clip.mp4` and `speech.wav` that the README's examples speak of."""
     shutil.copy(ROOT / "tests" / "media" / "photograph.png", tmp_path / "photo.png")
     (tmp_path / "clip.mp4").write_bytes(media.write(clip(24, 96, 128), "mp4"))
+    Audio.of(voice(20_000), 16_000).save(tmp_path / "speech.wav")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from laconic.codecs import compress, container, media
+from laconic.codecs import compress, media
+from laconic.codecs.signals import Audio
 
 from .golden import write
 
@@ -30,10 +31,13 @@ def test_streams_decode_to_what_they_did(name: str) -> None:
     if "pixels" in expected:
         assert write.pixel_digest(decoded) == expected["pixels"]
     else:  # decoding has compared the symbols with the header's checksum; pixels are floating point until they are rounded
-        assert container.read(data).digest.hex() == expected["symbols"]
-        picture = media.read((write.FOLDER / f"{name}.png").read_bytes())
-        samples = decoded.array.reshape(picture.shape).astype(int)
-        assert np.abs(samples - picture.array).max() <= write.drift(name)
+        assert write.symbols_of(data) == expected["symbols"]
+        if isinstance(decoded, Audio):
+            samples, kept = decoded.array[:, :: write.EVERY], np.load(write.FOLDER / f"{name}.npy", allow_pickle=False)
+        else:
+            kept = media.read((write.FOLDER / f"{name}.png").read_bytes()).array
+            samples = decoded.array.reshape(kept.shape)
+        assert samples.shape == kept.shape and np.abs(samples.astype(int) - kept).max() <= write.drift(name)
 
 
 @pytest.mark.parametrize("name", [name for name, (_, settings) in write.STREAMS.items() if "lossless" in settings])

@@ -6,8 +6,9 @@ it decodes with the packet before it, which fills the memory of the causal netwo
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -65,8 +66,8 @@ class Tokens:
     """The integers of a sound: `codes` int16 (C, levels, T), each 0 .. 255, of frames of which there are `rate` a second.
 
     Frame t is whole with the samples up to t + 1 times the hop. `loudness` uint8 (C, packets) is the level that each packet was
-    brought from, in 1.5 dB; `shape`, `bit_depth` and `audio` are the sound's, `weights` the digest of the networks that
-    gave and understand the codes.
+    brought from, in 1.5 dB, or 255 where a channel's codes are the first one's; `shape`, `bit_depth`, `audio` and `metadata`
+    are the sound's, `weights` the digest of the networks that gave and understand the codes.
     """
 
     codes: NDArray[np.int16]
@@ -76,6 +77,14 @@ class Tokens:
     bit_depth: int
     audio: AudioFacts
     weights: bytes
+    metadata: Mapping[str, bytes] = field(default_factory=dict)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write an .npz file, whole or not at all, that `laconic.from_tokens` takes and `numpy.load` opens."""
+        from ..saving import replace_file  # both write what this module makes
+        from .rvq_token_files import token_file
+
+        replace_file(path, token_file(self))
 
 
 class _Packet(NamedTuple):
@@ -321,6 +330,7 @@ def tokens_of(stream: Stream) -> Tokens:
         stream.bit_depth,
         facts,
         stream.weights[0],
+        dict(stream.metadata),
     )
 
 
@@ -330,16 +340,32 @@ def stream_of_tokens(tokens: Tokens) -> Stream:
     Raises `InvalidSettings` for codes that the networks do not know or that do not fit the sound.
     """
     model = model_of(tokens.weights)
-    cut, (channels, levels, frames) = _cut_of(model, tokens.shape[1], tokens.audio.rate), tokens.codes.shape
-    if (channels, frames) != (tokens.shape[0], cut.total) or tokens.loudness.shape != (channels, cut.packets):
-        raise InvalidSettings(f"a sound of shape {tokens.shape} has {cut.total} frames in {cut.packets} packets")
-    if not 1 <= levels <= model.spec.levels or (tokens.codes.size and not 0 <= tokens.codes.min() <= tokens.codes.max() < 256):
-        raise InvalidSettings(f"there are 1 to {model.spec.levels} levels of codes from 0 to 255")
+    cut = _cut_of(model, tokens.shape[1], tokens.audio.rate)
+    _check_tokens(tokens, cut, model.spec.levels)
+    channels, levels, _ = tokens.codes.shape
     chunks = []
     for packet in range(cut.packets):
         start, stop = cut.owned(packet)
         numbers = tokens.loudness[:, packet].tobytes()
-        own = [tokens.codes[c, :, start:stop].T for c in range(channels) if numbers[c] != SAME]
+        codes = tokens.codes[:, :, start:stop].astype(np.int16)
+        own = [codes[c].T for c in range(channels) if numbers[c] != SAME]
+        if any(numbers[c] == SAME and not np.array_equal(codes[c], codes[0]) for c in range(channels)):
+            raise InvalidSettings("codes differ from the first channel's where `loudness` says 255: that they are the same")
         chunks.append(_chunk(model, numbers, np.stack(own)) if start < stop else b"")
     params, weights = {PARAM_LEVELS: levels}, (tokens.weights,)
-    return Stream("audio-rvq", tokens.shape, tuple(chunks), 1, tokens.bit_depth, params, weights, audio=tokens.audio)
+    stream = Stream("audio-rvq", tokens.shape, tuple(chunks), 1, tokens.bit_depth, params, weights, audio=tokens.audio)
+    return replace(stream, metadata=dict(tokens.metadata))
+
+
+def _check_tokens(tokens: Tokens, cut: Cut, most_levels: int) -> None:
+    """Raise `InvalidSettings` for codes and levels that are not of the sound's form, or that no file holds."""
+    codes, loudness = tokens.codes, tokens.loudness
+    if codes.ndim != 3 or codes.dtype.kind not in "iu" or loudness.dtype != np.uint8:
+        raise InvalidSettings(f"codes are integers (C, levels, T), not {codes.dtype} of {codes.shape}, and loudness is uint8")
+    channels, levels, frames = codes.shape
+    if (channels, frames) != (tokens.shape[0], cut.total) or loudness.shape != (channels, cut.packets):
+        raise InvalidSettings(f"a sound of shape {tokens.shape} has {cut.total} frames in {cut.packets} packets")
+    if not 1 <= levels <= most_levels or (codes.size and not 0 <= codes.min() <= codes.max() < 256):
+        raise InvalidSettings(f"there are 1 to {most_levels} levels of codes from 0 to 255")
+    if not channels or (loudness[0] == SAME).any():
+        raise InvalidSettings("the first channel has its own loudness in every packet, which is not 255")

@@ -32,7 +32,7 @@ from ..limits import Limits
 from ..signals import Image, Samples
 from . import exif, jxl_header
 
-__all__ = ["Header", "damage_is_corrupt_media", "from_pillow", "npy_frames", "read_header", "read_image"]
+__all__ = ["Header", "damage_is_corrupt_media", "from_pillow", "npy_facts", "npy_frames", "read_header", "read_image"]
 
 PLUGINS: dict[str, type[Any]] = {
     "avif": AvifImagePlugin.AvifImageFile,
@@ -274,7 +274,7 @@ def npy_frames(data: bytes, limits: Limits) -> Samples | None:
     """Return the frames T x H x W x 3 in an .npy file, None if it holds a picture; as with pictures, limits come first."""
     with damage_is_corrupt_media("npy"):
         file = io.BytesIO(data)
-        shape, columns_first, dtype = _npy_facts(file)
+        shape, columns_first, dtype = npy_facts(file)
         if len(shape) != 4:
             return None
         if dtype not in NPY_TYPES or shape[3] != 3 or min(shape) < 1:
@@ -285,7 +285,7 @@ def npy_frames(data: bytes, limits: Limits) -> Samples | None:
         return _npy_samples(data, file.tell(), shape, columns_first, dtype)
 
 
-def _npy_facts(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def npy_facts(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Return (shape, whether in column order, type) and leave the file at the first sample."""
     version = np.lib.format.read_magic(file)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
@@ -297,7 +297,7 @@ def _npy_facts(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 def _npy_header(file: io.BytesIO) -> tuple[tuple[int, int, int], bool, np.dtype[Any]]:
     """Return (shape with channels, whether in column order, type) of a picture and leave the file at the first sample."""
-    shape, columns_first, dtype = _npy_facts(file)
+    shape, columns_first, dtype = npy_facts(file)
     full = (*shape, 1) if len(shape) == 2 else shape
     if dtype not in NPY_TYPES or len(full) != 3 or full[2] not in (1, 2, 3, 4):
         raise UnsupportedMedia(f"an .npy picture is uint8 or uint16, H x W or H x W x C (C up to 4), not {dtype} {shape}")
