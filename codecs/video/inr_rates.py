@@ -113,7 +113,7 @@ class Ladder:
         return max(met, key=lambda one: one.reached).payloads
 
     def of_psnr(self, least: float) -> list[bytes]:
-        """Return the payloads of the file of at least so many dB, and few more; raises `InvalidSettings` with the best reached."""
+        """Return payloads of at least so many dB and few more; raises `InvalidSettings` with the best that is reached."""
 
         def trial(elasticity: float, passes: int) -> tuple[float, list[bytes]]:
             payloads, total = [], 0.0
