@@ -12,7 +12,7 @@ import torch
 from laconic.codecs import compress, container
 from laconic.codecs.audio.resampling import resampling
 from laconic.codecs.audio.rvq import AudioRvq, model_of, stream_of_tokens, tokens_of
-from laconic.codecs.audio.rvq_networks import SpeechModel, SpeechSpec
+from laconic.codecs.audio.rvq_networks import RvqNetwork, RvqSpec
 from laconic.codecs.audio.rvq_packets import Cut, LevelMeter, SequentialSamples, gain_of
 from laconic.codecs.audio.rvq_quantiser import SCHEMES, ResidualQuantiser, masks_of
 from laconic.codecs.audio.rvq_tokens import LIMIT, LOGIT_BITS, POWERS, TokenModel
@@ -245,23 +245,23 @@ def test_dead_codes_start_again() -> None:
 
 
 @pytest.fixture(scope="module")
-def network() -> SpeechModel:
+def network() -> RvqNetwork:
     torch.manual_seed(0)
-    model = SpeechModel(SpeechSpec(width=16, hidden=16)).eval()
+    model = RvqNetwork(RvqSpec(width=16, hidden=16)).eval()
     for branch in (model.analysis.branch, model.synthesis.branch):
         torch.nn.init.normal_(branch.outward.weight, std=0.1)
     return model
 
 
 @torch.no_grad()
-def test_the_lapped_transform_inverts_itself(network: SpeechModel) -> None:
+def test_the_lapped_transform_inverts_itself(network: RvqNetwork) -> None:
     samples = torch.from_numpy(voice(3200))
     restored = network.synthesis.samples(network.analysis.spectrum(samples))
     assert torch.allclose(restored, samples[:, 320:-320], atol=1e-5)
 
 
 @torch.no_grad()
-def test_networks_look_back_only_as_far_as_they_say(network: SpeechModel) -> None:
+def test_networks_look_back_only_as_far_as_they_say(network: RvqNetwork) -> None:
     spec = network.spec
     samples = torch.from_numpy(voice(320 * 61))
     changed = samples.clone()

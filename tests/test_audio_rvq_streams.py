@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from laconic.codecs import compress, container
+from laconic.codecs.audio.rvq import model_of
 from laconic.codecs.errors import CorruptStream, LimitExceeded
 from laconic.codecs.limits import Limits
-from laconic.codecs.registry import open_codec
 from laconic.codecs.signals import Audio, AudioSamples
 
 from .checks import check_rejects
@@ -95,7 +95,7 @@ def file() -> bytes:
 
 def test_a_wrong_bit_costs_its_packet_wherever_it_is(file: bytes) -> None:
     whole = compress.decode(file, device="cpu").array
-    spec = open_codec("audio-rvq").model.spec  # type: ignore[attr-defined]
+    spec = model_of(container.read(file).weights[0]).spec
     memory = (spec.decoder_reach + 1) * spec.hop  # of the networks, in samples
     generator = random.Random(0)
     for packet in range(5):

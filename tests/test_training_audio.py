@@ -12,8 +12,8 @@ import pytest
 import soundfile
 import torch
 
-from laconic.codecs.audio.rvq_model import SpeechCodes, speech_codes
-from laconic.codecs.audio.rvq_networks import SpeechSpec
+from laconic.codecs.audio.rvq_model import RvqModel, rvq_model
+from laconic.codecs.audio.rvq_networks import RvqSpec
 from laconic.codecs.audio.rvq_tokens import decode_tokens, encode_tokens
 from laconic.codecs.weights import Weights
 from laconic.training.audio_discriminators import Discriminators
@@ -24,7 +24,7 @@ from laconic.training.audio_sounds import LEVEL, level_of, read_music, read_spee
 
 from .sounds import voice
 
-SPEC = SpeechSpec(width=16, hidden=16, encoder_blocks=1, decoder_blocks=1, latent=24, levels=5, codes=32)
+SPEC = RvqSpec(width=16, hidden=16, encoder_blocks=1, decoder_blocks=1, latent=24, levels=5, codes=32)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_discriminators_join_when_they_are_asked(run: tuple[Run, Path]) -> None:
 
 def test_the_export_codes_and_decodes(run: tuple[Run, Path], speech: Path) -> None:
     tensors, metadata = packed(run[1], SPEC, read_speech(speech), seconds=1.0)
-    model: SpeechCodes = speech_codes(Weights({k: v.numpy() for k, v in tensors.items()}, metadata, b""))
+    model: RvqModel = rvq_model(Weights({k: v.numpy() for k, v in tensors.items()}, metadata, b""))
     levels, price = model.operating_point(1.0)
     latents = model.latents(voice(320 * 51)[0])
     codes = model.search(latents, levels, price, beams=2)

@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from laconic.codecs.audio.rvq_networks import SpeechModel, SpeechSpec
+from laconic.codecs.audio.rvq_networks import RvqNetwork, RvqSpec
 from laconic.codecs.audio.rvq_quantiser import SCHEMES, ResidualQuantiser
 
 from .audio_discriminators import Discriminators
@@ -37,8 +37,8 @@ from .audio_sounds import LEVEL, Sound, crops, padded, read_music, read_speech
 ENVELOPE = 0.8  # weight of the envelope in the KLT, against its error's share in the coefficients'
 FEWEST = 4  # levels that training keeps at least
 MUSIC_MEL = 2.0  # weight of the mel distance in music, where less depends on PESQ's model
-SPEECH = SpeechSpec()
-MUSIC = SpeechSpec(rate=48_000, hop=960, bands=32, latent=160, width=224, hidden=448, levels=56, mid_side=True)
+SPEECH = RvqSpec()
+MUSIC = RvqSpec(rate=48_000, hop=960, bands=32, latent=160, width=224, hidden=448, levels=56, mid_side=True)
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Schedule:
 
 
 @torch.no_grad()
-def start_from_klt(model: SpeechModel, quantiser: ResidualQuantiser, sounds: list[Sound], frames: int) -> None:
+def start_from_klt(model: RvqNetwork, quantiser: ResidualQuantiser, sounds: list[Sound], frames: int) -> None:
     """Set the linear layers to the KLT of about `frames` frames of sounds, and the codebooks by k-means on its latents."""
     spec, hop = model.spec, model.spec.hop
     device = model.analysis.basis.device
@@ -91,9 +91,9 @@ def start_from_klt(model: SpeechModel, quantiser: ResidualQuantiser, sounds: lis
 class Run:
     """A training run: model, quantiser, optimiser, moving average and how far it has come."""
 
-    def __init__(self, spec: SpeechSpec, schedule: Schedule, device: torch.device) -> None:
+    def __init__(self, spec: RvqSpec, schedule: Schedule, device: torch.device) -> None:
         self.schedule, self.device = schedule, device
-        self.model = SpeechModel(spec).to(device)
+        self.model = RvqNetwork(spec).to(device)
         self.quantiser = ResidualQuantiser(spec.latent, spec.levels, spec.codes, spec.scheme).to(device)
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         groups = [
@@ -202,7 +202,7 @@ class Run:
 @torch.no_grad()
 def validate(run: Run, sounds: list[Sound], levels: tuple[int, ...]) -> dict[int, list[float]]:
     """Return for each number of levels the loudness difference, the mel distance, and the entropy of the codes in kbit/s."""
-    model = SpeechModel(run.model.spec).to(run.device)
+    model = RvqNetwork(run.model.spec).to(run.device)
     model.load_state_dict(run.average)
     hop, found = model.spec.hop, {}
     for count in levels:

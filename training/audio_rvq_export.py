@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from laconic.codecs.audio.rvq_model import SpeechCodes
-from laconic.codecs.audio.rvq_networks import SpeechModel, SpeechSpec
+from laconic.codecs.audio.rvq_model import RvqModel
+from laconic.codecs.audio.rvq_networks import RvqNetwork, RvqSpec
 from laconic.codecs.audio.rvq_quantiser import ResidualQuantiser
 from laconic.codecs.audio.rvq_tokens import encode_tokens
 
@@ -42,12 +42,12 @@ WHOLE = 4  # from sounds of at least so many seconds: speech without long pauses
 
 
 @torch.no_grad()
-def latents_of(model: SpeechModel, sounds: list[Sound]) -> list[Tensor]:
+def latents_of(model: RvqNetwork, sounds: list[Sound]) -> list[Tensor]:
     """Return the latents (T, D) of sounds."""
     return [model.analysis(model.analysis.spectrum(padded(sound, model.spec.hop)))[0] for sound in sounds]
 
 
-def refitted(folder: Path, spec: SpeechSpec, rows: Tensor) -> tuple[ResidualQuantiser, Tensor, Tensor]:
+def refitted(folder: Path, spec: RvqSpec, rows: Tensor) -> tuple[ResidualQuantiser, Tensor, Tensor]:
     """Return the quantiser of a checkpoint after two more passes over latents (N, D) of the averaged network, which it has
     not seen.
 
@@ -75,13 +75,13 @@ def packets_of(latents: list[Tensor], size: int) -> Tensor:
     return torch.cat([sound[: len(sound) // size * size].reshape(-1, size, sound.shape[1]) for sound in latents])
 
 
-def searched(model: SpeechCodes, packets: Tensor, levels: int, price: float) -> Tensor:
+def searched(model: RvqModel, packets: Tensor, levels: int, price: float) -> Tensor:
     """Return the codes (P, T, levels) that the codec chooses for packets of latents, with one beam."""
     found = [torch.from_numpy(model.search(packet.numpy(), levels, price, beams=1)) for packet in packets]
     return torch.stack(found)
 
 
-def measured_point(model: SpeechCodes, packets: Tensor, levels: int, price: float) -> tuple[float, int, float]:
+def measured_point(model: RvqModel, packets: Tensor, levels: int, price: float) -> tuple[float, int, float]:
     """Return the kbit/s of packets of latents, with the levels and the price."""
     size = 0
     for packet in packets:
@@ -91,10 +91,10 @@ def measured_point(model: SpeechCodes, packets: Tensor, levels: int, price: floa
 
 
 def packed(
-    folder: Path, spec: SpeechSpec, sounds: tuple[list[Sound], list[Sound]], seconds: float
+    folder: Path, spec: RvqSpec, sounds: tuple[list[Sound], list[Sound]], seconds: float
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of the weights file, with sounds for training and for validation."""
-    network = SpeechModel(spec)
+    network = RvqNetwork(spec)
     network.load_state_dict(load_file(folder / "average.safetensors"))
     network.load_state_dict({k: v.half().float() for k, v in network.state_dict().items()})
     second = spec.rate // spec.hop
@@ -113,12 +113,12 @@ def packed(
     tensors = {k: v.half() for k, v in network.state_dict().items()}
     tensors |= {"codebooks": integers, "codebook_shifts": shifts, **integer_tensors(tokens)}
     # once more on the codes that the codec chooses when bits have the prices of this model
-    model = SpeechCodes(spec, {k: v.numpy() for k, v in tensors.items()}, [])
+    model = RvqModel(spec, {k: v.numpy() for k, v in tensors.items()}, [])
     some = training[:: -(-len(training) // SEARCHED)]
     codes = searched(model, some, spec.levels, prices[len(places) * 2 // 3])
     train_tokens(tokens, codes, used, (1 - FIRST) * seconds, rate=1e-3)
     tensors |= integer_tensors(tokens)
-    model = SpeechCodes(spec, {k: v.numpy() for k, v in tensors.items()}, [])
+    model = RvqModel(spec, {k: v.numpy() for k, v in tensors.items()}, [])
     points = []
     for (levels, _), price in zip(places, prices, strict=True):
         points.append(measured_point(model, held_out, levels, price))
@@ -140,7 +140,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     progress = json.loads((arguments.checkpoint / "progress.json").read_text())
-    spec = SpeechSpec(**progress["spec"])
+    spec = RvqSpec(**progress["spec"])
     sounds = read_music(arguments.music, spec.rate) if arguments.music else read_speech(arguments.speech)
     tensors, metadata = packed(arguments.checkpoint, spec, sounds, arguments.seconds)
     metadata |= {"sounds": "music" if arguments.music else "speech"}

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from laconic.codecs.audio.rvq_networks import SpeechModel, SpeechSpec
+from laconic.codecs.audio.rvq_networks import RvqNetwork, RvqSpec
 from laconic.codecs.audio.rvq_quantiser import SCHEMES, ResidualQuantiser
 
 from .audio_losses import LoudnessDifference
@@ -29,8 +29,8 @@ FRAMES = 60_000  # that codebooks are fitted to
 @torch.no_grad()
 def compare(folder: Path, speech: Path, levels: int) -> str:
     """Return the table and the lists as text."""
-    spec = SpeechSpec(**json.loads((folder / "progress.json").read_text())["spec"])
-    model = SpeechModel(spec)
+    spec = RvqSpec(**json.loads((folder / "progress.json").read_text())["spec"])
+    model = RvqNetwork(spec)
     model.load_state_dict(load_file(folder / "average.safetensors"))
     training, validation = read_speech(speech)
     analysis, loudness = model.analysis, LoudnessDifference(spec.rate, LEVEL)

@@ -24,7 +24,7 @@ from ..signals import Audio, AudioSamples
 from ..sources import dtype_of_bits
 from ..weights import load_weights, pinned_weights
 from .resampling import resampling
-from .rvq_model import SpeechCodes, speech_codes
+from .rvq_model import RvqModel, rvq_model
 from .rvq_packets import Cut, LevelMeter, SequentialSamples, gain_of, integer_samples
 from .rvq_tokens import decode_tokens, encode_tokens
 from .samples import PacketSamples, audio_of_packets
@@ -100,9 +100,9 @@ class _Packet(NamedTuple):
 
 
 @cache
-def model_of(digest: bytes) -> SpeechCodes:
+def model_of(digest: bytes) -> RvqModel:
     """Return the networks of the weights with this digest."""
-    return speech_codes(load_weights("audio-rvq", digest))
+    return rvq_model(load_weights("audio-rvq", digest))
 
 
 @cache
@@ -163,7 +163,7 @@ class AudioRvq:
 class _Encoder:
     """Encodes the packets of a sound, in order."""
 
-    def __init__(self, model: SpeechCodes, signal: Audio, cut: Cut, point: tuple[int, float], beams: int) -> None:
+    def __init__(self, model: RvqModel, signal: Audio, cut: Cut, point: tuple[int, float], beams: int) -> None:
         self.model, self.cut, self.beams = model, cut, beams
         self.levels, self.price = point
         self.sound = SequentialSamples(signal)
@@ -198,7 +198,7 @@ class _Encoder:
 class _Decoder:
     """Decodes a packet's samples from its tokens and those of the packet before it."""
 
-    def __init__(self, model: SpeechCodes, stream: Stream, cut: Cut, symbols: Callable[[int], _Packet]) -> None:
+    def __init__(self, model: RvqModel, stream: Stream, cut: Cut, symbols: Callable[[int], _Packet]) -> None:
         self.model, self.stream, self.cut, self.symbols = model, stream, cut, symbols
 
     def __call__(self, packet: int) -> AudioSamples:
@@ -240,12 +240,12 @@ class _Decoder:
                 hops[low:high] += frames[low - a : high - a, half * hop : (half + 1) * hop]
 
 
-def _is_joint(model: SpeechCodes, channels: int) -> bool:
+def _is_joint(model: RvqModel, channels: int) -> bool:
     """Whether the channels are coded as half their sum and half their difference."""
     return model.spec.mid_side and channels == 2
 
 
-def _cut_of(model: SpeechCodes, samples: int, rate: int) -> Cut:
+def _cut_of(model: RvqModel, samples: int, rate: int) -> Cut:
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise UnsupportedMedia(f"audio-rvq takes {LOWEST_RATE:,} to {HIGHEST_RATE:,} samples a second, not {rate:,}")
     return Cut(samples, rate, model.spec.rate, model.spec.hop)
@@ -259,7 +259,7 @@ def _at_model_rate(sound: SequentialSamples, cut: Cut, first: int, last: int) ->
     return resample(samples, first, last) if resample else samples
 
 
-def _symbols(model: SpeechCodes, stream: Stream, cut: Cut, levels: int) -> Callable[[int], _Packet]:
+def _symbols(model: RvqModel, stream: Stream, cut: Cut, levels: int) -> Callable[[int], _Packet]:
     """Return what decodes the tokens of a packet, and keeps those of the last one, as the next packet needs them again."""
     kept: dict[int, _Packet] = {}
 
@@ -274,7 +274,7 @@ def _symbols(model: SpeechCodes, stream: Stream, cut: Cut, levels: int) -> Calla
     return symbols
 
 
-def _decode_symbols(model: SpeechCodes, chunk: bytes, channels: int, owned: tuple[int, int], levels: int) -> _Packet:
+def _decode_symbols(model: RvqModel, chunk: bytes, channels: int, owned: tuple[int, int], levels: int) -> _Packet:
     frames = owned[1] - owned[0]
     if frames <= 0:
         if chunk:
@@ -296,12 +296,12 @@ def _decode_symbols(model: SpeechCodes, chunk: bytes, channels: int, owned: tupl
     return _Packet(codes[places], numbers)
 
 
-def _chunk(model: SpeechCodes, numbers: bytes, codes: NDArray[np.int16]) -> bytes:
+def _chunk(model: RvqModel, numbers: bytes, codes: NDArray[np.int16]) -> bytes:
     """Return a packet's bytes: the channels' level numbers, a byte of the codes' checksum, the coded codes (C, T, levels)."""
     return numbers + symbol_digest(codes)[1:] + encode_tokens(model.tokens, codes)
 
 
-def _checked(stream: Stream) -> tuple[SpeechCodes, Cut, int, AudioFacts]:
+def _checked(stream: Stream) -> tuple[RvqModel, Cut, int, AudioFacts]:
     """Return what a stream is decoded with, and its number of levels; raises `CorruptStream` for a header without sense."""
     levels, facts = stream.params.get(PARAM_LEVELS), stream.audio
     if facts is None or len(stream.shape) != 2 or len(stream.weights) != 1:

@@ -12,28 +12,28 @@ import torch
 from numpy.typing import NDArray
 
 from ..weights import Weights
-from .rvq_networks import Spectrum, SpeechModel, SpeechSpec
+from .rvq_networks import RvqNetwork, RvqSpec, Spectrum
 from .rvq_search import CodeSearch
 from .rvq_tokens import UNIT, token_model
 
-__all__ = ["SpeechCodes", "speech_codes"]
+__all__ = ["RvqModel", "rvq_model"]
 
 WIDE_BAND = 16_000  # the rate of speech
 
 Floats = NDArray[np.float32]
 
 
-class SpeechCodes:
+class RvqModel:
     """Networks, codebooks and the points at which they are run.
 
     `tensors` are those of a weights file, `points` rows of kbit/s, levels, and the squared distance that a bit is worth.
     """
 
-    def __init__(self, spec: SpeechSpec, tensors: Mapping[str, NDArray[Any]], points: list[tuple[float, int, float]]) -> None:
+    def __init__(self, spec: RvqSpec, tensors: Mapping[str, NDArray[Any]], points: list[tuple[float, int, float]]) -> None:
         self.spec, self.points = spec, sorted(points)
         self.tokens = token_model(tensors)
         self.search = CodeSearch(self.tokens)
-        self.network = SpeechModel(spec)
+        self.network = RvqNetwork(spec)
         weights = {name: torch.from_numpy(array.astype(np.float32)) for name, array in tensors.items()}
         self.network.load_state_dict({k: v for k, v in weights.items() if k.startswith(("analysis.", "synthesis."))})
         self.network.eval()
@@ -70,7 +70,7 @@ class SpeechCodes:
         return found
 
 
-def speech_codes(weights: Weights) -> SpeechCodes:
+def rvq_model(weights: Weights) -> RvqModel:
     """Return the networks of a weights file."""
-    spec = SpeechSpec(**json.loads(weights.metadata["spec"]))
-    return SpeechCodes(spec, weights.tensors, [tuple(point) for point in json.loads(weights.metadata["points"])])
+    spec = RvqSpec(**json.loads(weights.metadata["spec"]))
+    return RvqModel(spec, weights.tensors, [tuple(point) for point in json.loads(weights.metadata["points"])])

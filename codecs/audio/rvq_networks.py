@@ -26,9 +26,9 @@ __all__ = [
     "Analysis",
     "Block",
     "Branch",
+    "RvqNetwork",
+    "RvqSpec",
     "Spectrum",
-    "SpeechModel",
-    "SpeechSpec",
     "Synthesis",
     "band_edges",
     "fixed_noise",
@@ -40,7 +40,7 @@ NOISE_FRAMES = 64  # after which the fixed noise repeats
 
 
 @dataclass(frozen=True)
-class SpeechSpec:
+class RvqSpec:
     """Sizes of the networks and of the quantiser; stored in the weights file.
 
     `rate` is in Hz, `hop` in samples, `compression` the power of the envelope's amplitude that coefficients are divided by,
@@ -149,7 +149,7 @@ class Block(nn.Module):
 class Branch(nn.Module):
     """A linear layer in, blocks, and a linear layer out that starts at zero."""
 
-    def __init__(self, inputs: int, outputs: int, spec: SpeechSpec, blocks: int) -> None:
+    def __init__(self, inputs: int, outputs: int, spec: RvqSpec, blocks: int) -> None:
         super().__init__()
         self.inward = nn.Linear(inputs, spec.width)
         self.blocks = nn.Sequential(*(Block(spec.width, spec.hidden, spec.kernel) for _ in range(blocks)))
@@ -169,7 +169,7 @@ class Analysis(nn.Module):
     pool: Tensor
     spread: Tensor
 
-    def __init__(self, spec: SpeechSpec) -> None:
+    def __init__(self, spec: RvqSpec) -> None:
         super().__init__()
         self.spec = spec
         edges = band_edges(spec.hop, spec.bands, spec.rate)
@@ -204,7 +204,7 @@ class Synthesis(nn.Module):
     spread: Tensor
     noise: Tensor
 
-    def __init__(self, spec: SpeechSpec) -> None:
+    def __init__(self, spec: RvqSpec) -> None:
         super().__init__()
         self.spec = spec
         edges = band_edges(spec.hop, spec.bands, spec.rate)
@@ -237,10 +237,10 @@ class Synthesis(nn.Module):
         return self.samples(self.spectrum(latents, first))
 
 
-class SpeechModel(nn.Module):
+class RvqNetwork(nn.Module):
     """Both ways; the quantiser between them is `rvq_quantiser.ResidualQuantiser`."""
 
-    def __init__(self, spec: SpeechSpec) -> None:
+    def __init__(self, spec: RvqSpec) -> None:
         super().__init__()
         self.spec = spec
         self.analysis = Analysis(spec)

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 
 from laconic.codecs import compress, container, media
 from laconic.codecs.audio.rvq import tokens_of
@@ -135,7 +136,7 @@ def write_stream(folder: Path, name: str) -> dict[str, object]:
         np.save(folder / f"{name}.npy", decoded.array[:, ::EVERY])
     elif drift(name):
         picture = decoded.array.reshape(-1, *decoded.shape[-2:])
-        (folder / f"{name}.png").write_bytes(media.write(Image(picture), "png"))
+        PIL.Image.fromarray(picture).save(folder / f"{name}.png", optimize=True)
     if drift(name):
         entry["symbols"] = symbols_of(data)
     else:
