@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -45,6 +46,7 @@ __all__ = ["DOCS_BEGIN", "DOCS_END", "Point", "Row", "main", "markdown_table", "
 DOCS_BEGIN, DOCS_END = "<!-- audio lossless:begin -->", "<!-- audio lossless:end -->"
 OURS = "audio-lossless"
 EFFORTS = (1, 3, 5, 7, 9)
+WAVPACK = ("-hx", "-hhx6")  # usual for small files, and the smallest
 REFERENCE = "flac -8"  # what sizes are compared with
 SUBTYPES = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24}  # libsndfile's names of integers, and their bits
 SUFFIXES = (".wav", ".flac", ".aif", ".aiff")
@@ -120,6 +122,11 @@ def _program(suffix: str, encoder: Sequence[str], decoder: Sequence[str]) -> Cal
     return code
 
 
+def _wavpack(mode: str) -> Callable[[Audio], Coded]:
+    encoder = ("wavpack", mode, "-q", "-y", "IN", "-o", "OUT")
+    return _program(".wv", encoder, ("wvunpack", "-q", "-y", "IN", "-o", "OUT"))
+
+
 def _written(sound: Audio, kind: str, **options: float) -> bytes:
     """Return sound as libsndfile writes it."""
     file = io.BytesIO()
@@ -141,8 +148,8 @@ def _sndfile_flac(sound: Audio) -> Coded:
     return _written(sound, "FLAC", compression_level=1.0), lambda data: _read(data, sound.bits)
 
 
-def _ffmpeg(codec: str, container: str, planar: bool) -> Callable[[Audio], Coded]:
-    """Return what codes with an encoder of FFmpeg."""
+def _ffmpeg(codec: str, container: str, planar: bool, level: int | None = None) -> Callable[[Audio], Coded]:
+    """Return what codes with an encoder of FFmpeg, at a compression level where it has several."""
 
     def code(sound: Audio) -> Coded:
         file, deep = io.BytesIO(), sound.bits > 16
@@ -153,6 +160,7 @@ def _ffmpeg(codec: str, container: str, planar: bool) -> Callable[[Audio], Coded
         with av.open(file, "w", format=container) as output:
             stream = cast(av.AudioStream, output.add_stream(codec, rate=sound.rate))
             stream.codec_context.format, stream.codec_context.layout = av.AudioFormat(kind), av.AudioLayout(layout)
+            stream.options = {} if level is None else {"compression_level": str(level)}
             stream.codec_context.open()
             size = stream.codec_context.frame_size or 4096
             for start in range(0, samples.shape[1], size):
@@ -185,14 +193,13 @@ ROWS: dict[str, Callable[[Audio], Coded]] = {
         ("flac", "-8", "--totally-silent", "--no-padding", "--force", "IN", "-o", "OUT"),
         ("flac", "-d", "--totally-silent", "--force", "IN", "-o", "OUT"),
     ),
-    "wavpack -hx": _program(
-        ".wv", ("wavpack", "-hx", "-q", "-y", "IN", "-o", "OUT"), ("wvunpack", "-q", "-y", "IN", "-o", "OUT")
-    ),
+    **{f"wavpack {mode}": _wavpack(mode) for mode in WAVPACK},
     "libsndfile flac, level 8": _sndfile_flac,
+    "ffmpeg wavpack, level 3": _ffmpeg("wavpack", "wv", planar=True, level=3),
     "alac": _ffmpeg("alac", "ipod", planar=True),
     "tta": _ffmpeg("tta", "tta", planar=False),
 }
-PROGRAMS = {"flac -8": ("flac",), "wavpack -hx": ("wavpack", "wvunpack")}
+PROGRAMS = {"flac -8": ("flac",), **{f"wavpack {mode}": ("wavpack", "wvunpack") for mode in WAVPACK}}
 
 
 def run(
@@ -256,6 +263,12 @@ def _key(path: Path, name: str, row: str) -> str:
 _warm: set[str] = set()  # rows that this process has measured before
 
 
+def cpu_seconds() -> float:
+    """Return what the processor has worked for this process and for the programs that it has run."""
+    programs = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + programs.ru_utime + programs.ru_stime
+
+
 def _measure(job: Job) -> Point:
     """Encode, decode from the bytes, compare; raises RuntimeError where the sound does not come back."""
     found = soundfile.info(job.file)
@@ -266,11 +279,11 @@ def _measure(job: Job) -> Point:
         data, decode = ROWS[job.row](short)
         decode(data)
         _warm.add(job.row)
-    started = time.perf_counter()
+    started = cpu_seconds()
     data, decode = ROWS[job.row](sound)
-    encoded = time.perf_counter()
+    encoded = cpu_seconds()
     decoded = decode(data)
-    done = time.perf_counter()
+    done = cpu_seconds()
     if not np.array_equal(decoded, sound.array):
         raise RuntimeError(f"{job.row} does not give {job.file.name} back")
     times = round(encoded - started, 7), round(done - encoded, 7)
