@@ -25,7 +25,7 @@ from .image_points import Scalar
 from .program import run_program
 from .sound_peers import AAC, OPUS_MUSIC, Coded, Encoder, Sound, code, resampled
 from .sound_report import Job, Measure, Point, measured, ours, write_report
-from .sound_scores import Score, installed, mel_distance, open_visqol, snr
+from .sound_scores import Samples, Score, installed, mel_distance, open_visqol, snr
 
 __all__ = ["OURS", "PEERS", "main", "run"]
 
@@ -64,9 +64,9 @@ def _scores(rate: int) -> dict[str, Score]:
     """Return the scores of stereo sounds [2, N] in ±1."""
 
     def middle(score: Score) -> Score:
-        def of(samples: np.ndarray) -> np.ndarray:
+        def of(samples: Samples) -> Samples:
             whole = np.rint(samples * 32768).astype(np.int16)
-            return (whole if rate == RATE else resampled(whole, rate, RATE)).mean(axis=0) / 32768
+            return np.asarray((whole if rate == RATE else resampled(whole, rate, RATE)).mean(axis=0) / 32768, np.float64)
 
         return lambda original, decoded: score(of(original), of(decoded))
 

@@ -19,6 +19,7 @@ from ..codecs.errors import InvalidSettings
 
 __all__ = [
     "EXTRA",
+    "Samples",
     "Score",
     "installed",
     "mel_distance",
@@ -113,7 +114,8 @@ def snr(original: Samples, decoded: Samples) -> float:
 
 def _mel_bank(rate: int) -> Samples:
     """Return triangles [bands, bins] on the mel scale (O'Shaughnessy) from 20 Hz to half the rate, each with sum 1."""
-    mels = np.linspace(*(2595 * np.log10(1 + hertz / 700) for hertz in (20.0, rate / 2)), MEL_BANDS + 2)
+    lowest, highest = (float(2595 * np.log10(1 + hertz / 700)) for hertz in (20.0, rate / 2))
+    mels = np.linspace(lowest, highest, MEL_BANDS + 2)
     edges = 700 * (10 ** (mels / 2595) - 1) * MEL_WINDOW / rate  # in bins
     bins = np.arange(MEL_WINDOW // 2 + 1)
     low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]

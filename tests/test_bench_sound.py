@@ -103,7 +103,10 @@ def test_dnsmos_and_visqol_fall_with_noise() -> None:
 
 
 def test_curves_that_fall_are_drawn(tmp_path: Path) -> None:
-    curves = [PlottedCurve("falls", [1.0, 2.0, 4.0], [2.0, 1.5, 3.0], True), PlottedCurve("one point", [2.0], [2.5], True, True)]
+    curves = [
+        PlottedCurve("falls", [1.0, 2.0, 4.0], [2.0, 1.5, 3.0], True),
+        PlottedCurve("one point", [2.0], [2.5], True, True),
+    ]
     write_plot(curves, tmp_path / "a.svg", "title", PlotFrame.around(curves, ("kbit/s", "score"), margin=0.2))
     text = (tmp_path / "a.svg").read_text()
     assert all(word in text for word in ("kbit/s", "score", "falls", "one point")) and "published" not in text
