@@ -261,7 +261,7 @@ def _measure(job: Job) -> Point:
     bits = SUBTYPES[found.subtype]
     sound = Audio(ArraySamples(_read(job.file, bits)), found.samplerate, bits)
     warm = [sound.part(0, min(sound.shape[1], 1000))]
-    size, *times = timed(job.row, ROWS[job.row], sound, sound.array, warm, cpu_seconds)
+    size, *times = timed(job.row, ROWS[job.row], job.file, sound, sound.array, warm, cpu_seconds)
     return Point(job.key, job.row, job.name, job.file.name, sound.pixels, round(sound.seconds, 4), size, *times)
 
 

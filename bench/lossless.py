@@ -176,7 +176,7 @@ def _measure(job: Job) -> Point:
     if job.halved:
         picture = _halved(picture)
     warm = picture, Image(np.zeros((64, 64, 3), np.uint8))
-    size, *times = timed(job.row, ROWS[job.row], picture, picture.array, warm, time.perf_counter)
+    size, *times = timed(job.row, ROWS[job.row], job.picture, picture, picture.array, warm, time.perf_counter)
     return Point(job.key, job.row, job.picture.name, picture.pixels, size, *times)
 
 

@@ -76,12 +76,12 @@ def _told(job: object) -> str:
 
 
 def timed(
-    name: str, coder: Coder[S], signal: S, samples: NDArray[Any], warm: Iterable[S], clock: Callable[[], float]
+    name: str, coder: Coder[S], file: Path, signal: S, samples: NDArray[Any], warm: Iterable[S], clock: Callable[[], float]
 ) -> tuple[int, float, float]:
     """Return the bytes that the coder of the row `name` gives, and the seconds by `clock` of coding and decoding.
 
-    In each process the signals `warm` are coded first, which compiles kernels and loads libraries. Raises RuntimeError where
-    `samples` do not come back.
+    `signal` is the content of `file`. In each process the signals `warm` are coded first, which compiles kernels and loads
+    libraries. Raises RuntimeError where `samples` do not come back.
     """
     if name not in _warm:
         for first in warm:
@@ -94,7 +94,7 @@ def timed(
     decoded = decode(data)
     done = clock()
     if not np.array_equal(decoded, samples):
-        raise RuntimeError(f"{name} does not give back what it was given")
+        raise RuntimeError(f"{name} does not give {file.name} back")
     return len(data), round(encoded - started, 7), round(done - encoded, 7)
 
 
