@@ -107,7 +107,7 @@ def installed(openings: Mapping[str, Callable[[], Score]]) -> dict[str, Score]:
 
 
 def snr(original: Samples, decoded: Samples) -> float:
-    """Return the ratio of signal to noise in dB of samples of any shape; at most 120, where they are equal."""
+    """Return the ratio of signal to noise in dB of samples of any shape; a mean square below 1e-12 counts as that."""
     noise = float(np.mean((original - decoded) ** 2))
     return float(10 * np.log10(max(float(np.mean(original**2)), 1e-12) / max(noise, 1e-12)))
 
