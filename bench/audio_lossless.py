@@ -11,17 +11,14 @@ short files do not pay for it. Points are kept in `OUT/points.jsonl`: an interru
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
-import json
-import os
+import resource
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -34,9 +31,8 @@ from ..codecs import compress
 from ..codecs.codec import Progress
 from ..codecs.errors import InvalidSettings
 from ..codecs.signals import ArraySamples, Audio, AudioSamples
-from .image import processor
-from .image_points import Cache, file_digest, run_jobs, source_digest, versions
-from .pictures import set_threads
+from .image_points import file_digest, source_digest, versions
+from .lossless_runs import against, check_rows, collect, digest_of, facts_of_run, options, speeds, timed, write_results
 from .program import run_program
 from .sections import replace_section
 
@@ -45,6 +41,7 @@ __all__ = ["DOCS_BEGIN", "DOCS_END", "Point", "Row", "main", "markdown_table", "
 DOCS_BEGIN, DOCS_END = "<!-- audio lossless:begin -->", "<!-- audio lossless:end -->"
 OURS = "audio-lossless"
 EFFORTS = (1, 3, 5, 7, 9)
+WAVPACK = ("-hx", "-hhx6")  # usual for small files, and the smallest
 REFERENCE = "flac -8"  # what sizes are compared with
 SUBTYPES = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24}  # libsndfile's names of integers, and their bits
 SUFFIXES = (".wav", ".flac", ".aif", ".aiff")
@@ -120,6 +117,11 @@ def _program(suffix: str, encoder: Sequence[str], decoder: Sequence[str]) -> Cal
     return code
 
 
+def _wavpack(mode: str) -> Callable[[Audio], Coded]:
+    encoder = ("wavpack", mode, "-q", "-y", "IN", "-o", "OUT")
+    return _program(".wv", encoder, ("wvunpack", "-q", "-y", "IN", "-o", "OUT"))
+
+
 def _written(sound: Audio, kind: str, **options: float) -> bytes:
     """Return sound as libsndfile writes it."""
     file = io.BytesIO()
@@ -141,8 +143,8 @@ def _sndfile_flac(sound: Audio) -> Coded:
     return _written(sound, "FLAC", compression_level=1.0), lambda data: _read(data, sound.bits)
 
 
-def _ffmpeg(codec: str, container: str, planar: bool) -> Callable[[Audio], Coded]:
-    """Return what codes with an encoder of FFmpeg."""
+def _ffmpeg(codec: str, container: str, planar: bool, level: int | None = None) -> Callable[[Audio], Coded]:
+    """Return what codes with an encoder of FFmpeg, at a compression level where it has several."""
 
     def code(sound: Audio) -> Coded:
         file, deep = io.BytesIO(), sound.bits > 16
@@ -153,6 +155,7 @@ def _ffmpeg(codec: str, container: str, planar: bool) -> Callable[[Audio], Coded
         with av.open(file, "w", format=container) as output:
             stream = cast(av.AudioStream, output.add_stream(codec, rate=sound.rate))
             stream.codec_context.format, stream.codec_context.layout = av.AudioFormat(kind), av.AudioLayout(layout)
+            stream.options = {} if level is None else {"compression_level": str(level)}
             stream.codec_context.open()
             size = stream.codec_context.frame_size or 4096
             for start in range(0, samples.shape[1], size):
@@ -185,14 +188,13 @@ ROWS: dict[str, Callable[[Audio], Coded]] = {
         ("flac", "-8", "--totally-silent", "--no-padding", "--force", "IN", "-o", "OUT"),
         ("flac", "-d", "--totally-silent", "--force", "IN", "-o", "OUT"),
     ),
-    "wavpack -hx": _program(
-        ".wv", ("wavpack", "-hx", "-q", "-y", "IN", "-o", "OUT"), ("wvunpack", "-q", "-y", "IN", "-o", "OUT")
-    ),
+    **{f"wavpack {mode}": _wavpack(mode) for mode in WAVPACK},
     "libsndfile flac, level 8": _sndfile_flac,
+    "ffmpeg wavpack, level 3": _ffmpeg("wavpack", "wv", planar=True, level=3),
     "alac": _ffmpeg("alac", "ipod", planar=True),
     "tta": _ffmpeg("tta", "tta", planar=False),
 }
-PROGRAMS = {"flac -8": ("flac",), "wavpack -hx": ("wavpack", "wvunpack")}
+PROGRAMS = {"flac -8": ("flac",), **{f"wavpack {mode}": ("wavpack", "wvunpack") for mode in WAVPACK}}
 
 
 def run(
@@ -210,17 +212,11 @@ def run(
     With `limit`, so many files of each set are taken, spread evenly. Writes `results.json` and `table.md` into `out`; `docs`
     names a Markdown file whose marked section is replaced. Raises `InvalidSettings` for unknown rows and sets without files.
     """
-    if unknown := sorted(set(rows or ()) - ROWS.keys()):
-        raise InvalidSettings(f"there are no rows {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    check_rows(rows, ROWS)
     names = list(rows or [name for name in ROWS if all(map(shutil.which, PROGRAMS.get(name, ())))])
     files = _files(sets, limit)
-    report = progress or (lambda done, stage: None)
-    out.mkdir(parents=True, exist_ok=True)
     work = [Job(path, name, row, _key(path, name, row)) for name, paths in files.items() for path in paths for row in names]
-    points: list[Point] = []
-    for point in run_jobs(work, Cache(out / "points.jsonl", Point), _measure, jobs, set_threads, 1):
-        points.append(point)
-        report(len(points) / len(work), f"{point.row} {point.file}")
+    points = collect(work, Point, out, _measure, jobs, progress)
     table = sorted((_summed(name, [one for one in points if one.row == name]) for name in names), key=lambda row: row.bytes)
     _write(out, table, points, files, jobs, docs)
     return table
@@ -250,10 +246,13 @@ def _takes(path: Path) -> bool:
 
 def _key(path: Path, name: str, row: str) -> str:
     code = source_digest(OURS, False) if row.startswith(OURS) else ""
-    return hashlib.sha256(json.dumps([name, row, file_digest(path), code, versions()]).encode()).hexdigest()[:24]
+    return digest_of(name, row, file_digest(path), code, versions())
 
 
-_warm: set[str] = set()  # rows that this process has measured before
+def cpu_seconds() -> float:
+    """Return what the processor has worked for this process and for the programs that it has run."""
+    programs = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + programs.ru_utime + programs.ru_stime
 
 
 def _measure(job: Job) -> Point:
@@ -261,27 +260,14 @@ def _measure(job: Job) -> Point:
     found = soundfile.info(job.file)
     bits = SUBTYPES[found.subtype]
     sound = Audio(ArraySamples(_read(job.file, bits)), found.samplerate, bits)
-    if job.row not in _warm:
-        short = sound.part(0, min(sound.shape[1], 1000))
-        data, decode = ROWS[job.row](short)
-        decode(data)
-        _warm.add(job.row)
-    started = time.perf_counter()
-    data, decode = ROWS[job.row](sound)
-    encoded = time.perf_counter()
-    decoded = decode(data)
-    done = time.perf_counter()
-    if not np.array_equal(decoded, sound.array):
-        raise RuntimeError(f"{job.row} does not give {job.file.name} back")
-    times = round(encoded - started, 7), round(done - encoded, 7)
-    return Point(job.key, job.row, job.name, job.file.name, sound.pixels, round(sound.seconds, 4), len(data), *times)
+    warm = [sound.part(0, min(sound.shape[1], 1000))]
+    size, *times = timed(job.row, ROWS[job.row], job.file, sound, sound.array, warm, cpu_seconds)
+    return Point(job.key, job.row, job.name, job.file.name, sound.pixels, round(sound.seconds, 4), size, *times)
 
 
 def _summed(name: str, points: Sequence[Point]) -> Row:
     sizes = {one: sum(point.bytes for point in points if point.set == one) for one in dict.fromkeys(p.set for p in points)}
-    seconds = sum(point.seconds for point in points)
-    speeds = (seconds / sum(getattr(point, f"{way}_seconds") for point in points) for way in ("encode", "decode"))
-    return Row(name, sizes, sum(sizes.values()), *speeds)
+    return Row(name, sizes, sum(sizes.values()), *speeds(sum(point.seconds for point in points), points))
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
@@ -294,52 +280,32 @@ def markdown_table(rows: Sequence[Row]) -> str:
     ]
     for row in rows:
         name = f"**{row.name}**" if row.name.startswith(OURS) else row.name
-        cells = [_against(row.sets[one], reference.sets[one] if reference else None) for one in sets]
-        total = _against(row.bytes, reference.bytes if reference else None)
-        speeds = f"{row.encode_speed:.3g}× | {row.decode_speed:.3g}×"
-        lines.append(f"| {name} | {' | '.join(cells)} | {row.bytes:,} | {total} | {speeds} |")
+        cells = [against(row.sets[one], reference.sets[one] if reference else None, f"{row.sets[one]:,}") for one in sets]
+        cells += [f"{row.bytes:,}", against(row.bytes, reference.bytes if reference else None, f"{row.bytes:,}")]
+        cells += [f"{speed:.3g}×" for speed in (row.encode_speed, row.decode_speed)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _against(size: int, reference: int | None) -> str:
-    return f"{100 * (size / reference - 1):+.1f} %" if reference else f"{size:,}"
 
 
 def _write(
     out: Path, rows: Sequence[Row], points: Sequence[Point], files: Mapping[str, list[Path]], jobs: int, docs: Path | None
 ) -> None:
-    facts = {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "files": {name: len(paths) for name, paths in files.items()},
-        "processor": processor(),
-        "processes": jobs,
-        "load_average": os.getloadavg()[0],
-        "versions": versions(),
-    }
-    content = {**facts, "rows": [asdict(row) for row in rows], "points": [asdict(point) for point in points]}
-    (out / "results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    facts = {**facts_of_run(jobs), "files": {name: len(paths) for name, paths in files.items()}}
     each = {(point.set, point.file, point.key): point for point in points if point.row == rows[0].name}
     lengths = {name: sum(point.seconds for point in each.values() if point.set == name) for name in files}
     described = "; ".join(f"{name}: {len(paths)} files, {lengths[name]:.0f} s" for name, paths in files.items())
     table = markdown_table(rows) + (
-        f"\n{described}. Speeds are seconds of sound per second, of one thread in each of {jobs} processes at once. "
+        f"\n{described}. Speeds are seconds of sound per CPU second, {jobs} processes of one thread at once. "
         f"{facts['date']}, {facts['processor']}, load average {facts['load_average']:.1f}.\n"
     )
-    (out / "table.md").write_text(table, encoding="utf-8")
+    write_results(out, facts, rows, points, table)
     if docs is not None:
         replace_section(docs, DOCS_BEGIN, DOCS_END, table)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="laconic.bench.audio_lossless", description=__doc__.partition("\n")[0] if __doc__ else None
-    )
+    parser = options("audio-lossless", __doc__, ROWS, "only so many files of each set, spread evenly")
     parser.add_argument("--set", action="append", dest="sets", required=True, help="a set of files as NAME=FOLDER (repeat)")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the results and the cache")
-    parser.add_argument("--row", action="append", dest="rows", help=f"measure this row (repeat): {', '.join(ROWS)}")
-    parser.add_argument("--limit", type=int, help="only so many files of each set, spread evenly")
-    parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
-    parser.add_argument("--docs", type=Path, help="Markdown file whose marked section is replaced")
     return parser
 
 

@@ -12,30 +12,29 @@ which there are no such planes. Points are kept in `OUT/points.jsonl`: an interr
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import imagecodecs
 import numpy as np
+from numpy.typing import NDArray
 
 from ..codecs import compress, container
 from ..codecs.codec import Progress
 from ..codecs.errors import InvalidSettings
 from ..codecs.image.lossless import ImageLossless, LosslessSettings
 from ..codecs.registry import codec_ids
-from ..codecs.signals import Image, Signal
-from .image import PICTURES, processor
-from .image_points import Cache, file_digest, run_jobs, source_digest, versions
+from ..codecs.signals import Image
+from .image import PICTURES
+from .image_points import file_digest, source_digest, versions
 from .image_report import KODAK
-from .pictures import load_picture, set_threads
+from .lossless_runs import against, check_rows, collect, digest_of, facts_of_run, options, speeds, timed, write_results
+from .pictures import load_picture
 from .program import run_program
 from .sections import replace_section
 
@@ -46,7 +45,7 @@ HALVED_BEGIN, HALVED_END = "<!-- lossless halved:begin -->", "<!-- lossless halv
 OURS, CIRCUIT = "image-lossless", "image-circuit"
 EFFORTS, PLAIN_EFFORTS = (1, 3, 5, 7, 9), (1, 5, 9)
 REFERENCE = "jxl -e 9"  # what sizes are compared with
-Coded = tuple[bytes, Callable[[bytes], Signal]]
+Coded = tuple[bytes, Callable[[bytes], NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -83,14 +82,18 @@ class Row:
     published: bool = False
 
 
+def _pixels(data: bytes) -> NDArray[Any]:
+    return compress.decode(data).array
+
+
 def _registered(codec: str, **settings: object) -> Callable[[Image], Coded]:
     """Return what codes with a codec of the registry; peers count with their own file, which is the stream's one payload."""
 
     def code(picture: Image) -> Coded:
         data = compress.encode(picture, codec, settings).data
         if codec in (OURS, CIRCUIT):
-            return data, compress.decode
-        return container.read(data).chunks[0], lambda _: compress.decode(data)
+            return data, _pixels
+        return container.read(data).chunks[0], lambda _: _pixels(data)
 
     return code
 
@@ -101,13 +104,13 @@ def _plain(effort: int) -> Callable[[Image], Coded]:
     def code(picture: Image) -> Coded:
         settings = LosslessSettings(effort=effort)
         stream = ImageLossless(recover_origin=False).encode(picture, settings)
-        return compress.packed(stream, picture, settings, 0.0, "cpu").data, compress.decode
+        return compress.packed(stream, picture, settings, 0.0, "cpu").data, _pixels
 
     return code
 
 
 def _png(picture: Image) -> Coded:
-    return bytes(imagecodecs.png_encode(picture.array, level=9)), lambda data: Image(imagecodecs.png_decode(data))
+    return bytes(imagecodecs.png_encode(picture.array, level=9)), imagecodecs.png_decode
 
 
 ROWS: dict[str, Callable[[Image], Coded]] = {
@@ -137,19 +140,13 @@ def run(
     `lossless.svg` into `out`; `docs` names a Markdown file whose marked section is replaced. Raises `InvalidSettings` for
     unknown rows and a folder without pictures.
     """
-    if unknown := sorted(set(rows or ()) - ROWS.keys()):
-        raise InvalidSettings(f"there are no rows {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    check_rows(rows, ROWS)
     names = [name for name in rows or ROWS if name != CIRCUIT or CIRCUIT in codec_ids()]
     paths = sorted(path for path in (pictures or Path()).glob("*") if path.suffix.lower() in PICTURES)[:limit]
     if pictures is None or not paths:
         raise InvalidSettings(f"name a folder with pictures ({', '.join(PICTURES)}): --pictures DIR")
-    report = progress or (lambda done, stage: None)
-    out.mkdir(parents=True, exist_ok=True)
     work = [Job(path, name, halved, _key(path, name, halved)) for path in paths for name in names]
-    points: list[Point] = []
-    for point in run_jobs(work, Cache(out / "points.jsonl", Point), _measure, jobs, set_threads, 1):
-        points.append(point)
-        report(len(points) / len(work), f"{point.row} {point.picture}")
+    points = collect(work, Point, out, _measure, jobs, progress)
     table = [_averaged(name, [point for point in points if point.row == name]) for name in names]
     if {path.name for path in paths} == KODAK and not halved:
         table += [Row(f"{name} (published)", bpp, None, None, True) for name, bpp in _published().items()]
@@ -160,26 +157,8 @@ def run(
 
 def _key(picture: Path, row: str, halved: bool) -> str:
     codec = next((codec for codec in (OURS, CIRCUIT) if row.startswith(codec)), None)
-    facts = [
-        row,
-        file_digest(picture),
-        source_digest(codec, False) if codec else "",
-        versions(),
-        *(["halved"] if halved else []),
-    ]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
-
-
-_warm: set[str] = set()  # rows that this process has measured before
-
-
-def _warm_up(row: str, picture: Image) -> None:
-    """Compile a row's kernels and load its libraries, on a flat picture and on the first one that will be measured."""
-    if row not in _warm:
-        for first in (picture, Image(np.zeros((64, 64, 3), np.uint8))):
-            data, decode = ROWS[row](first)
-            decode(data)
-        _warm.add(row)
+    source = source_digest(codec, False) if codec else ""
+    return digest_of(row, file_digest(picture), source, versions(), *(["halved"] if halved else []))
 
 
 def _halved(picture: Image) -> Image:
@@ -196,23 +175,14 @@ def _measure(job: Job) -> Point:
     picture = load_picture(job.picture)
     if job.halved:
         picture = _halved(picture)
-    _warm_up(job.row, picture)
-    started = time.perf_counter()
-    data, decode = ROWS[job.row](picture)
-    encoded = time.perf_counter()
-    decoded = decode(data)
-    done = time.perf_counter()
-    if not np.array_equal(decoded.array, picture.array):
-        raise RuntimeError(f"{job.row} does not give {job.picture.name} back")
-    return Point(
-        job.key, job.row, job.picture.name, picture.pixels, len(data), round(encoded - started, 7), round(done - encoded, 7)
-    )
+    warm = picture, Image(np.zeros((64, 64, 3), np.uint8))
+    size, *times = timed(job.row, ROWS[job.row], job.picture, picture, picture.array, warm, time.perf_counter)
+    return Point(job.key, job.row, job.picture.name, picture.pixels, size, *times)
 
 
 def _averaged(name: str, points: Sequence[Point]) -> Row:
     pixels = sum(point.pixels for point in points)
-    speeds = (pixels / 1e6 / sum(getattr(point, f"{way}_seconds") for point in points) for way in ("encode", "decode"))
-    return Row(name, 8 * sum(point.bytes for point in points) / pixels, *speeds)
+    return Row(name, 8 * sum(point.bytes for point in points) / pixels, *speeds(pixels / 1e6, points))
 
 
 def _published() -> dict[str, float]:
@@ -226,9 +196,8 @@ def markdown_table(rows: Sequence[Row]) -> str:
     lines = [f"| codec | bits per pixel | against {REFERENCE} | encode MP/s | decode MP/s |", "|---|---:|---:|---:|---:|"]
     for row in rows:
         name = f"**{row.name}**" if row.name.startswith((OURS, CIRCUIT)) else row.name
-        against = f"{100 * (row.bpp / reference - 1):+.1f} %" if reference else "–"
-        speeds = (f"{speed:.3g}" if speed else "–" for speed in (row.encode_mps, row.decode_mps))
-        lines.append(f"| {name} | {row.bpp:.3f} | {against} | {' | '.join(speeds)} |")
+        shown = (f"{speed:.3g}" if speed else "–" for speed in (row.encode_mps, row.decode_mps))
+        lines.append(f"| {name} | {row.bpp:.3f} | {against(row.bpp, reference, '–')} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -243,22 +212,13 @@ def _write(
 ) -> None:
     from .lossless_plot import write_plot  # matplotlib is an extra
 
-    facts = {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "pictures": [path.name for path in paths],
-        "processor": processor(),
-        "processes": jobs,
-        "load_average": os.getloadavg()[0],
-        "versions": versions(),
-    }
-    content = {**facts, "rows": [asdict(row) for row in rows], "points": [asdict(point) for point in points]}
-    (out / "results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    facts = {**facts_of_run(jobs), "pictures": [path.name for path in paths]}
     table = markdown_table(rows) + (
         f"\n{len(paths)} pictures{', halved' if halved else ''} ({paths[0].name} to {paths[-1].name}), {facts['date']}, "
         f"{facts['processor']}, one thread in each of {jobs} processes at once, load average {facts['load_average']:.1f}; "
         f"{', '.join(f'{name} {number}' for name, number in versions().items())}.\n"
     )
-    (out / "table.md").write_text(table, encoding="utf-8")
+    write_results(out, facts, rows, points, table)
     write_plot([row for row in rows if not row.published], out / "lossless.svg")
     if docs is not None and halved:
         replace_section(docs, HALVED_BEGIN, HALVED_END, table)
@@ -268,14 +228,9 @@ def _write(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="laconic.bench.lossless", description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser = options("lossless", __doc__, ROWS, "only the first pictures")
     parser.add_argument("--pictures", type=Path, required=True, help="folder of PNG pictures, for example Kodak's 24")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the results and the cache")
-    parser.add_argument("--row", action="append", dest="rows", help=f"measure this row (repeat): {', '.join(ROWS)}")
-    parser.add_argument("--limit", type=int, help="only the first pictures")
-    parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
     parser.add_argument("--halved", action="store_true", help="make each picture half as wide and high first")
-    parser.add_argument("--docs", type=Path, help="Markdown file whose marked section is replaced")
     return parser
 
 

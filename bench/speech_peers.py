@@ -1,48 +1,22 @@
-"""Codecs that `laconic bench speech` measures beside ours: Opus through PyAV, and Lyra v2 where its weights are given."""
+"""Lyra v2, which `laconic bench speech` measures beside ours where its weights are given."""
 
 from __future__ import annotations
 
 import importlib
-import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs.errors import InvalidSettings
+from .sound_peers import Coded, Sound
 
-__all__ = ["LYRA_RATES", "Lyra", "opus"]
+__all__ = ["LYRA_RATES", "Lyra"]
 
-Sound = NDArray[np.int16]  # mono, 16 kHz
 LYRA_RATES = {3.2: 16, 6.0: 30, 9.2: 46}  # kbit/s and quantisers of 4 bits, 50 frames a second
-
-
-def opus(sound: Sound, kbps: float) -> tuple[int, Sound]:
-    """Return the bytes of the packets of libopus (VoIP, complexity 10, variable rate) and what they decode to.
-
-    The Ogg around the packets is not counted.
-    """
-    file = io.BytesIO()
-    size = 0
-    with av.open(file, "w", format="ogg") as container:
-        stream: Any = container.add_stream("libopus", rate=16_000, layout="mono")
-        stream.bit_rate = round(kbps * 1000)
-        stream.options = {"application": "voip", "compression_level": "10", "vbr": "on"}
-        frame = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
-        frame.sample_rate = 16_000
-        for packet in [*stream.encode(frame), *stream.encode(None)]:
-            size += packet.size
-            container.mux(packet)
-    file.seek(0)
-    with av.open(file, "r") as container:
-        resample = av.AudioResampler("s16", "mono", 16_000)
-        frames = [part for decoded in container.decode(audio=0) for part in resample.resample(decoded)]
-        frames += resample.resample(None)
-    decoded = np.concatenate([part.to_ndarray()[0] for part in frames])
-    return size, np.pad(decoded, (0, max(0, sound.size - decoded.size)))[: sound.size]
 
 
 class Lyra:
@@ -52,7 +26,7 @@ class Lyra:
         try:
             self._interpreter: Callable[..., Any] = importlib.import_module("ai_edge_litert.interpreter").Interpreter
         except ImportError as error:
-            raise InvalidSettings("Lyra needs ai-edge-litert: pip install ai-edge-litert") from error
+            raise InvalidSettings("Lyra needs ai-edge-litert: pip install 'laconic[speech]'") from error
         self.folder = folder
 
     def _open(self, name: str) -> Any:
@@ -65,18 +39,20 @@ class Lyra:
         found: NDArray[np.float32] = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
         return found
 
-    def __call__(self, sound: Sound, kbps: float) -> tuple[int, Sound]:
-        """Return the bytes that the indices take and what they decode to; the codec's delay is left in."""
+    def __call__(self, sound: Sound, kbps: float) -> Coded:
+        """Return the bytes that the indices of a mono sound at 16 kHz take, and what they decode to, the delay left in."""
         encoder, quantiser, decoder = self._open("soundstream_encoder"), self._open("quantizer"), self._open("lyragan")
         for interpreter in (encoder, decoder):
             interpreter.allocate_tensors()
         encode, decode = quantiser.get_signature_runner("encode"), quantiser.get_signature_runner("decode")
-        count, parts = LYRA_RATES[kbps], []
-        samples = np.pad(sound, (0, -sound.size % 320)).astype(np.float32) / np.float32(32768)
-        for frame in np.split(samples[None], samples.size // 320, axis=1):
-            features = self._run(encoder, frame)
-            indices = encode(input_frames=features, num_quantizers=np.int32(count))["output_0"]
-            restored = decode(encoding_indices=indices)["output_0"]
-            parts.append(self._run(decoder, restored.reshape(1, 1, 64))[0])
-        decoded = np.rint(np.concatenate(parts).clip(-1, 1) * 32767).astype(np.int16)[: sound.size]
-        return round(count * 4 * len(parts) / 8), decoded
+        samples = np.pad(sound[0], (0, -sound.shape[1] % 320)).astype(np.float32) / np.float32(32768)
+        count, frames = LYRA_RATES[kbps], np.split(samples[None], samples.size // 320, axis=1)
+        began = time.process_time()
+        features = [self._run(encoder, frame) for frame in frames]
+        indices = [encode(input_frames=one, num_quantizers=np.int32(count))["output_0"] for one in features]
+        encoded = time.process_time()
+        restored = [decode(encoding_indices=one)["output_0"].reshape(1, 1, 64) for one in indices]
+        parts = [self._run(decoder, one)[0] for one in restored]
+        ended = time.process_time()
+        decoded = np.rint(np.concatenate(parts).clip(-1, 1) * 32767).astype(np.int16)[None, : sound.shape[1]]
+        return Coded(round(count * 4 * len(parts) / 8), decoded, encoded - began, ended - encoded)

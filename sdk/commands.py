@@ -37,6 +37,7 @@ SUITES = {
     "fuzz": False,
     "image": True,
     "lossless": True,
+    "music": True,
     "mutations": True,
     "overload": True,
     "service": True,
