@@ -33,9 +33,11 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".
 RATE, CLIP = 48_000, 8.0
 MEASURES = (Measure("ViSQOL", 2), Measure("SNR, dB", 1), Measure("mel distance, dB", 2))
 
-# What is measured: codecs of the registry with their settings, for example ("audio-rvq", {"model": "music", "kbps": 12}), and
-# peers with the kbit/s of both channels that are asked of them.
-OURS: tuple[tuple[str, Mapping[str, Scalar]], ...] = ()
+# What is measured: codecs of the registry with their settings, and peers with the kbit/s of both channels that are asked of
+# them.
+OURS: tuple[tuple[str, Mapping[str, Scalar]], ...] = tuple(
+    ("audio-rvq", {"model": "music", "kbps": kbps}) for kbps in (2, 4, 8, 13)
+)
 PEERS: Mapping[str, tuple[Encoder, tuple[float, ...]]] = {
     "opus": (OPUS_MUSIC, (12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0)),
     "aac": (AAC, (32.0, 48.0, 64.0, 96.0, 128.0)),
