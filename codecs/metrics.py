@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from .signals import Audio, Samples, Signal, Video
 
-__all__ = ["ms_ssim", "psnr"]
+__all__ = ["ms_ssim", "psnr", "snr"]
 
 EQUAL_FRAME = 100.0  # dB
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the finest scale to the coarsest
 WINDOW, DEVIATION = 11, 1.5  # pixels of the Gaussian window
+SAMPLES = 2**20  # of each channel of sounds, compared at a time
 ROWS = 256  # compared at a time, so that large pictures take little memory
 
 
@@ -33,6 +34,24 @@ def psnr(reference: Signal, decoded: Signal) -> float:
     pairs = zip(reference.source.read(0, frames), decoded.source.read(0, frames), strict=True)
     ratios = [_psnr(one, other) for one, other in pairs]
     return math.inf if min(ratios) == math.inf else sum(min(ratio, EQUAL_FRAME) for ratio in ratios) / frames
+
+
+def snr(reference: Audio, decoded: Audio) -> float:
+    """Return the ratio of signal to noise in dB over all samples of all channels; infinity for equal sounds.
+
+    Silence that came back as something else has -infinity. Raises ValueError for sounds of different shapes, and of different
+    bits, whose samples do not compare.
+    """
+    if reference.shape != decoded.shape or reference.bits != decoded.bits:
+        raise ValueError(f"sounds of {reference.shape} and {decoded.shape} do not compare")
+    signal = noise = 0.0
+    for start in range(0, reference.shape[1], SAMPLES):
+        stop = min(reference.shape[1], start + SAMPLES)
+        one, other = (sound.part(start, stop).array.astype(np.float64) for sound in (reference, decoded))
+        signal, noise = signal + float((one**2).sum()), noise + float(((one - other) ** 2).sum())
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
 def ms_ssim(reference: Signal, decoded: Signal) -> float:

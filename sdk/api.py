@@ -18,11 +18,11 @@ from .codecs.compress import Target
 from .codecs.container import Description
 from .codecs.errors import InvalidSettings, UnsupportedMedia
 from .codecs.limits import Limits
+from .codecs.parts import FrameRange, SecondsRange, check_one_part, part_of, sound_of
 from .codecs.registry import codec_class
 from .codecs.settings import takes
 from .codecs.signals import Audio, Image, Pictures, Signal, Video
-from .sounds import SecondsRange, audio_of_array, is_sound, sound_of
-from .videos import FrameRange, part_of
+from .sounds import audio_of_array, is_sound
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -112,8 +112,7 @@ def decode(
     Raises `CorruptStream`, `TruncatedStream`, `LimitExceeded`, `WeightsMissing`, `WeightsMismatch`, and `InvalidSettings` for
     frames or seconds that are not there.
     """
-    if frames is not None and seconds is not None:
-        raise InvalidSettings("frames are parts of a video and seconds parts of sound: give one of the two")
+    check_one_part(frames, seconds)
     limits, whole = limits or Limits(), frames is None and seconds is None
     signal = compress.decode(file_bytes(source), limits, device, known=known, salvage=salvage, whole=whole)
     if seconds is not None:

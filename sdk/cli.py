@@ -227,7 +227,7 @@ def compare(
     device: On = Device.auto,
     force: Force = False,
 ) -> None:
-    """Write an HTML report of every codec on one picture at the same PSNR."""
+    """Write an HTML report of every codec: on one picture or video at the same PSNR, on one sound at several rates."""
     from .commands import run_compare
 
     run_compare(source, output, target_psnr, only, device.value, force)

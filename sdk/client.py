@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from .api import Source
     from .codecs.codec import Progress
     from .codecs.container import Description
+    from .codecs.parts import FrameRange, SecondsRange
     from .codecs.signals import Signal
-    from .videos import FrameRange
 
 __all__ = ["AsyncClient", "Client", "CodecEntry"]
 
@@ -60,9 +60,16 @@ class Client:
         """Have the service compress a picture or a video; arguments as of `laconic.encode`, without `device`."""
         return self._connection.run(self._protocol.encode(source, codec, rate, settings))
 
-    def decode(self, stream: bytes, *, frames: FrameRange | None = None, salvage: bool = False) -> Signal:
-        """Have the service restore a stream, or frames of it, as `laconic.decode` does; nothing is lost on the way."""
-        return self._connection.run(self._protocol.decode(stream, frames, salvage))
+    def decode(
+        self,
+        stream: bytes,
+        *,
+        frames: FrameRange | None = None,
+        seconds: SecondsRange | None = None,
+        salvage: bool = False,
+    ) -> Signal:
+        """Have the service restore a stream, or a part of it, as `laconic.decode` does; nothing is lost on the way."""
+        return self._connection.run(self._protocol.decode(stream, frames, seconds, salvage))
 
     def decode_file(self, stream: bytes, media_type: str | None = None) -> bytes:
         """Have the service restore a stream to the bytes of a media file, such as "image/webp"; by default PNG or MP4."""
@@ -146,9 +153,16 @@ class AsyncClient:
         """See `Client.encode`."""
         return await self._connection.run(self._protocol.encode(source, codec, rate, settings))
 
-    async def decode(self, stream: bytes, *, frames: FrameRange | None = None, salvage: bool = False) -> Signal:
+    async def decode(
+        self,
+        stream: bytes,
+        *,
+        frames: FrameRange | None = None,
+        seconds: SecondsRange | None = None,
+        salvage: bool = False,
+    ) -> Signal:
         """See `Client.decode`."""
-        return await self._connection.run(self._protocol.decode(stream, frames, salvage))
+        return await self._connection.run(self._protocol.decode(stream, frames, seconds, salvage))
 
     async def decode_file(self, stream: bytes, media_type: str | None = None) -> bytes:
         """See `Client.decode_file`."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .codecs import container
-from .codecs.errors import CorruptStream, InvalidSettings, LaconicError, UnsupportedMedia
+from .codecs.errors import CorruptStream, LaconicError, UnsupportedMedia
 from .errors import exit_code
 from .files import (
     DEFAULT_ENDINGS,
@@ -86,12 +86,11 @@ def run_decode(
 ) -> None:
     """Restore a media file; the frames of a video, and sound, are written as they are decoded."""
     from .codecs import compress
+    from .codecs.parts import check_one_part, frame_range, part_of, seconds_range, sound_of
     from .codecs.signals import Audio, Video
-    from .sounds import seconds_range, sound_of, watched_samples
-    from .videos import frame_range, part_of, watched
+    from .codecs.watched import watched, watched_samples
 
-    if frames is not None and seconds is not None:
-        raise InvalidSettings("frames are parts of a video and seconds parts of sound: give one of the two")
+    check_one_part(frames, seconds)
     wanted = None if frames is None else frame_range(frames)
     heard = None if seconds is None else seconds_range(seconds)
     content = read_input(source, LIMITS.max_input_bytes)
@@ -140,9 +139,8 @@ def _report_decoded(signal: Signal, codec: str, seconds: float, path: str, devic
 
 
 def _lost_in_words(signal: Audio | Video) -> str:
+    from .codecs.parts import ranges_text, seconds_text
     from .codecs.signals import Audio
-    from .sounds import seconds_text
-    from .videos import ranges_text
 
     if isinstance(signal, Audio):
         return f"{seconds_text(signal.lost, signal.rate)} of {signal.seconds:.3f}; they are silent"

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .codecs.errors import InvalidSettings, UnsupportedMedia
+from .codecs.errors import InvalidSettings
 from .files import LIMITS, STANDARD, check_output, output_path, place_name, read_input, write_output
 from .options import EncodeOptions, settings_and_target
 from .terminal import complain, note, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
-    pass
+    from .codecs.signals import Audio
 
 __all__ = [
     "run_bench",
@@ -73,14 +73,31 @@ def run_compare(
     check_output(path, force)
     content = read_input(source, LIMITS.max_input_bytes)
     original = media.read(content, LIMITS)
-    if isinstance(original, Audio):
-        raise UnsupportedMedia("sound is not compared yet: a report is of pictures and videos")
     name = "standard input" if source == STANDARD else Path(source).name
+    if isinstance(original, Audio):
+        if target_psnr is not None:
+            raise InvalidSettings("sound has no PSNR to compare at: leave --target-psnr out")
+        return _compare_sound(path, original, name, len(content), only, device, force)
     with progress_bar() as progress:
         result = compare(original, name, len(content), target_psnr, codecs=only, device=device, progress=progress)
     write_output(path, render(result).encode(), force)
     best = result.entries[0]
     note(f"{place_name(path)}: at {result.target_psnr:.2f} dB the smallest is {best.codec} with {best.bytes:,} bytes")
+    for codec, why in result.skipped.items():
+        note(f"{codec} is missing: {why}")
+
+
+def _compare_sound(
+    path: str, original: Audio, name: str, original_bytes: int, only: Sequence[str] | None, device: str, force: bool
+) -> None:
+    from .compare_sound import compare_sound
+    from .compare_sound_page import render_sound
+
+    with progress_bar() as progress:
+        result = compare_sound(original, name, original_bytes, codecs=only, device=device, progress=progress)
+    write_output(path, render_sound(result).encode(), force)
+    best = result.entries[0]
+    note(f"{place_name(path)}: {len(result.entries)} files; the smallest is {best.codec} with {best.bytes:,} bytes")
     for codec, why in result.skipped.items():
         note(f"{codec} is missing: {why}")
 

@@ -18,7 +18,7 @@ from .codecs.signals import Image, Samples, Video
 from .compare import Comparison, Entry, raw_bytes
 from .plot import Series, rd_plot
 
-__all__ = ["render"]
+__all__ = ["fill", "render", "settings_text"]
 
 SHOWN_PIXELS = 2_000_000  # larger pictures are shown as a crop of their middle, so that the report stays readable
 SHOWN_FRAMES = 3  # of a video: the first, the middle and the last
@@ -31,8 +31,8 @@ def render(comparison: Comparison) -> str:
     """Return the report as one HTML page that needs nothing from anywhere else."""
     crop = _crop(comparison.original)
     smallest = comparison.entries[0]
-    template = Template(files("laconic").joinpath("compare.html").read_text(encoding="utf-8"))
-    pages = template.substitute(
+    return fill(
+        "compare.html",
         title=escape(comparison.name),
         summary=f"At {comparison.target_psnr:.2f} dB, <b>{escape(smallest.codec)}</b> makes the smallest file: "
         f"<b>{smallest.bytes:,} bytes</b>, {smallest.bpp:.3f} bits per pixel.",
@@ -47,7 +47,12 @@ def render(comparison: Comparison) -> str:
         moments=_moments(comparison.original),
         players=_players(comparison),
     )
-    return pages
+
+
+def fill(template: str, **parts: str) -> str:
+    """Return the page that a template of this package makes of its parts, with the style that the reports share."""
+    page, style = (files("laconic").joinpath(name).read_text(encoding="utf-8") for name in (template, "compare.css"))
+    return Template(page).substitute(parts, style=style)
 
 
 def _size_text(original: Image | Video) -> str:
@@ -68,7 +73,7 @@ def _skipped(comparison: Comparison) -> list[tuple[str, str]]:
 
 def _row(index: int, entry: Entry, smallest: Entry, with_vmaf: bool) -> str:
     more = "smallest" if entry is smallest else f"+{100 * (entry.even_bytes / smallest.even_bytes - 1):.1f} %"
-    settings = ", ".join(_setting(name, value) for name, value in entry.settings.items() if value not in (False, None))
+    settings = settings_text(entry.settings)
     quality = "exact" if math.isinf(entry.psnr) else f"{entry.psnr:.2f} dB"
     cells = [
         f"{entry.bytes:,}",
@@ -87,6 +92,11 @@ def _row(index: int, entry: Entry, smallest: Entry, with_vmaf: bool) -> str:
         f'<tr data-picture="{index + 1}" class="series-{index}"><td{least}>{name}</td>{columns}'
         f'<td class="settings">{escape(settings)}</td></tr>'
     )
+
+
+def settings_text(settings: Mapping[str, object]) -> str:
+    """Return the settings that say something, in words."""
+    return ", ".join(_setting(name, value) for name, value in settings.items() if value is not False and value is not None)
 
 
 def _setting(name: str, value: object) -> str:

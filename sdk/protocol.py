@@ -19,15 +19,15 @@ import httpx
 
 from . import errors
 from .connection import Flow
-from .errors import InvalidSettings, LaconicError, LimitExceeded, ServiceError
+from .errors import LaconicError, LimitExceeded, ServiceError
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
     from .api import Source
     from .codecs.container import Description
+    from .codecs.parts import FrameRange, SecondsRange
     from .codecs.signals import Signal
-    from .videos import FrameRange
 
 __all__ = ["BY_CODE", "MEDIA_TYPE", "CodecEntry", "Protocol", "error_of", "expected_form", "query_of"]
 
@@ -95,23 +95,20 @@ class Protocol:
 
         return (yield from self._decoded(stream, media_type or default_type(stream), {})).content
 
-    def decode(self, stream: bytes, frames: FrameRange | None, salvage: bool) -> Flow[Signal]:
+    def decode(self, stream: bytes, frames: FrameRange | None, seconds: SecondsRange | None, salvage: bool) -> Flow[Signal]:
         """Have a stream restored; a picture travels as PNG, a video or sound as NPY, which lose nothing."""
         from .codecs import media
-        from .received import contents_of, received, received_sound
-        from .videos import span_of
+        from .codecs.parts import check_one_part
+        from .received import contents_of, part_asked, received, received_sound
 
-        query = {"salvage": "true"} if salvage else {}
+        check_one_part(frames, seconds)
         found = contents_of(stream, salvage)
-        if found is not None and found.audio and frames is None:
-            return received_sound(found, (yield from self._decoded(stream, "application/x-npy", query)))
-        if found is None or not found.video:
-            if frames is not None:
-                raise InvalidSettings("frames are parts of a video, and the file holds none")
+        query, span = part_asked(found, frames, seconds)
+        query |= {"salvage": "true"} if salvage else {}
+        if found is None or not (found.audio or found.video):
             return media.read((yield from self._decoded(stream, "image/png", query)).content)
-        span = None if frames is None else span_of(frames, found.shape[0])
-        query |= {"frames": f"{span[0]}:{span[1]}"} if span else {}
-        return received(found, span, (yield from self._decoded(stream, "application/x-npy", query)))
+        answer = yield from self._decoded(stream, "application/x-npy", query)
+        return received_sound(found, span, answer) if found.audio else received(found, span, answer)
 
     def _decoded(self, stream: bytes, media_type: str, query: Mapping[str, str]) -> Flow[httpx.Response]:
         headers = {"Content-Type": MEDIA_TYPE, "Accept": media_type}

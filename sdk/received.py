@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from .codecs import compress, container
-from .codecs.errors import LaconicError
+from .codecs.errors import InvalidSettings, LaconicError
 from .codecs.limits import Limits
+from .codecs.parts import FrameRange, SecondsRange, span_of, span_of_seconds
 from .codecs.signals import ArrayFrames, ArraySamples, Audio, AudioSamples, Samples, Video
 from .codecs.video.frames import GroupFrames, video_of_groups
 from .protocol import expected_form
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
     from .codecs.codec import Stream
 
-__all__ = ["LOST", "contents_of", "default_type", "received", "received_sound"]
+__all__ = ["LOST", "contents_of", "default_type", "part_asked", "received", "received_sound"]
 
-LOST = "X-Laconic-Lost"  # the header of an answer that names lost frames: "32:64, 96:100"
+LOST = "X-Laconic-Lost"  # the header of an answer that names lost frames or samples: "32:64, 96:100"
 
 
 def contents_of(stream: bytes, salvage: bool) -> Stream | None:
@@ -52,17 +53,41 @@ def _kind(start: bytes) -> str:
     return "video" if header.video else "audio" if header.audio else "image"
 
 
-def received_sound(stream: Stream, answer: httpx.Response) -> Audio:
-    """Return the sound of a file, of which `answer` has the samples; raises `ServiceError` for one that holds others."""
+def part_asked(
+    stream: Stream | None, frames: FrameRange | None, seconds: SecondsRange | None
+) -> tuple[dict[str, str], tuple[int, int] | None]:
+    """Return how a service is asked for a part of a file, and its first frame or sample and the one after its last.
+
+    None of both is no part. Raises `InvalidSettings` for what is not there.
+    """
+    if frames is not None:
+        if stream is None or not stream.video:
+            raise InvalidSettings("frames are parts of a video, and the file holds none")
+        start, stop = span_of(frames, stream.shape[0])
+        return {"frames": f"{start}:{stop}"}, (start, stop)
+    if seconds is not None:
+        if stream is None or not stream.audio:
+            raise InvalidSettings("seconds are parts of sound, and the file holds none")
+        start, stop = span_of_seconds(seconds, stream.audio.rate, stream.shape[1])
+        return {"seconds": f"{start / stream.audio.rate:.9f}:{stop / stream.audio.rate:.9f}"}, (start, stop)
+    return {}, None
+
+
+def received_sound(stream: Stream, span: tuple[int, int] | None, answer: httpx.Response) -> Audio:
+    """Return the sound of a file, or its samples [start, stop), of which `answer` has the samples.
+
+    Raises `ServiceError` for an answer that holds others.
+    """
     assert stream.audio is not None
+    start, stop = span or (0, stream.shape[1])
     with expected_form(answer):
         array: AudioSamples = np.load(io.BytesIO(answer.content), allow_pickle=False)
         lost = _ranges(answer.headers.get(LOST, ""))
         sound = Audio(
             ArraySamples(array), stream.audio.rate, stream.bit_depth, stream.audio.layout, dict(stream.metadata), lost
         )
-        if sound.shape != stream.shape:
-            raise ValueError(f"samples of {sound.shape} came for {stream.shape}")
+        if sound.shape != (stream.shape[0], stop - start):
+            raise ValueError(f"samples of {sound.shape} came for {(stream.shape[0], stop - start)}")
     return sound
 
 

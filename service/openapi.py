@@ -13,7 +13,7 @@ from .catalogue import Catalogue
 from .forms import OUTPUT_FORMATS
 from .openapi_jobs import JOB_SCHEMAS, describe_jobs, job_accepted, job_headers
 from .openapi_uploads import describe_uploads
-from .options import TARGETS
+from .options import FRAMES_PATTERN, SECONDS_PATTERN, TARGETS
 from .problems import PROBLEMS
 from .runtime import Runtime
 from .work import MEDIA_TYPE
@@ -29,7 +29,6 @@ _TARGETS: dict[str, tuple[Schema, str]] = {
     "target_bytes": ({"type": "integer", "minimum": 1}, "file size to stay under"),
     "target_kbps": ({"type": "number", "exclusiveMinimum": 0, "maximum": 1e9}, "kbit/s to stay under, of what lasts"),
 }
-FRAMES_PATTERN = "^[0-9]{0,9}:[0-9]{0,9}$"
 _COMMON = (500, 503)
 _CODING = (400, 408, 413, 415, 422, 429, 500, 501, 503, 504)
 
@@ -82,17 +81,18 @@ def _describe_coding(paths: Schema) -> None:
         operation["responses"] = {"200": _json_answer({"type": "object"}), **_problems(_CODING)}
     encode["responses"]["200"] = _answer("The .lcn file", MEDIA_TYPE, _BINARY)
     decode["responses"]["200"] = {
-        "description": "The picture, the video, or the frames of it, in the form that Accept asks for",
-        "headers": {"X-Laconic-Lost": {"schema": {"type": "string"}, "description": "frames that damage took: 8:16, 40:48"}},
+        "description": "The picture, video or sound, or the part of it that is asked for, in the form that Accept asks for",
+        "headers": {
+            "X-Laconic-Lost": {"schema": {"type": "string"}, "description": "frames, or samples, that damage took: 8:16, 40:48"}
+        },
         "content": {kind: {"schema": _BINARY} for kind in OUTPUT_FORMATS},
     }
     decode["responses"] |= _problems((406,))
     decode["parameters"] = [
         _parameter("quality", {"type": "integer", "minimum": 0, "maximum": 100}, "of a lossy output format"),
-        _parameter(
-            "frames", {"type": "string", "pattern": FRAMES_PATTERN, "examples": ["0:25"]}, "of a video, the last excluded"
-        ),
-        _parameter("salvage", {"type": "boolean", "default": False}, "decode what damage has left of a video"),
+        _part("frames", FRAMES_PATTERN, "0:25", "of a video, the last excluded; below 0 from the end"),
+        _part("seconds", SECONDS_PATTERN, "1.5:20", "of sound, the last excluded; below 0 from the end"),
+        _parameter("salvage", {"type": "boolean", "default": False}, "decode what damage has left of a video or of sound"),
     ]
     encode["parameters"] = []
     for operation in (encode, decode):
@@ -132,6 +132,10 @@ def _prefer() -> Schema:
 
 def _parameter(name: str, schema: Schema, description: str) -> Schema:
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+
+
+def _part(name: str, pattern: str, example: str, description: str) -> Schema:
+    return _parameter(name, {"type": "string", "pattern": pattern, "examples": [example]}, description)
 
 
 def _answer(description: str, media_type: str, schema: Schema) -> Schema:

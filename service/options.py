@@ -13,12 +13,15 @@ from starlette.datastructures import QueryParams
 from ..codecs import compress
 from ..codecs.codec import Codec
 from ..codecs.errors import InvalidSettings
+from ..codecs.parts import check_one_part, frame_range, seconds_range
 from ..codecs.settings import make_settings
 from ..codecs.targets import Target
 from .catalogue import Catalogue
 from .excerpts import Excerpt
 
 __all__ = [
+    "FRAMES_PATTERN",
+    "SECONDS_PATTERN",
     "TARGETS",
     "DecodeOptions",
     "EncodeOptions",
@@ -30,7 +33,9 @@ __all__ = [
     "single_values",
 ]
 
-FRAMES = re.compile(r"([0-9]{0,9}):([0-9]{0,9})")
+FRAMES_PATTERN = "^(-?[0-9]{1,9})?:(-?[0-9]{1,9})?$"  # of the texts of a part: no more than any file can hold
+SECONDS_PATTERN = r"^(-?[0-9]{1,9}(\.[0-9]{1,9})?)?:(-?[0-9]{1,9}(\.[0-9]{1,9})?)?$"
+_ALL = ((None, None), (0, None))
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
 TARGETS = {f"target_{field.name}": int if field.name == "bytes" else float for field in fields(Target)}
 
@@ -75,8 +80,8 @@ class DecodeOptions:
 def decode_options(query: QueryParams) -> DecodeOptions:
     """Return the options of /v1/decode; raises `InvalidSettings`."""
     given = single_values(query)
-    check_names(given, {"quality", "frames", "salvage"})
-    return DecodeOptions(_quality(given.get("quality")), _excerpt(given.get("frames", ":"), given.get("salvage", "false")))
+    check_names(given, {"quality", "frames", "seconds", "salvage"})
+    return DecodeOptions(_quality(given.get("quality")), _excerpt(given))
 
 
 def _quality(text: str | None) -> int | None:
@@ -87,13 +92,18 @@ def _quality(text: str | None) -> int | None:
     return int(text)
 
 
-def _excerpt(frames: str, salvage: str) -> Excerpt:
-    match = FRAMES.fullmatch(frames)
-    if match is None or (match[2] and int(match[1] or 0) >= int(match[2])):
-        raise InvalidSettings(f"frames is {frames!r}, not START:STOP, of which the first comes and the last does not")
+def _excerpt(given: Mapping[str, str]) -> Excerpt:
+    """Return the part that is asked for; the part from the beginning to the end is the whole."""
+    frames, seconds, salvage = given.get("frames"), given.get("seconds"), given.get("salvage", "false")
+    check_one_part(frames, seconds)
+    for name, text, pattern in (("frames", frames, FRAMES_PATTERN), ("seconds", seconds, SECONDS_PATTERN)):
+        if text is not None and re.fullmatch(pattern, text) is None:
+            raise InvalidSettings(f"{name} is {text!r}, not START:STOP, of which the first comes and the last does not")
     if salvage not in FLAGS:
         raise InvalidSettings(f"salvage is {salvage!r}, not true or false")
-    return Excerpt(int(match[1] or 0), int(match[2]) if match[2] else None, FLAGS[salvage])
+    shown = None if frames is None else frame_range(frames)
+    heard = None if seconds is None else seconds_range(seconds)
+    return Excerpt(None if shown in _ALL else shown, None if heard in _ALL else heard, FLAGS[salvage])
 
 
 def no_options(query: QueryParams) -> None:

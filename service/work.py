@@ -11,7 +11,7 @@ from starlette.datastructures import QueryParams
 
 from ..codecs import batches, container, media
 from ..codecs.compress import Encoded
-from ..codecs.errors import InvalidSettings, UnsupportedMedia
+from ..codecs.errors import UnsupportedMedia
 from ..codecs.limits import Limits
 from ..codecs.signals import Audio, Image, Signal, Video
 from .catalogue import Catalogue
@@ -123,21 +123,17 @@ class Decoding:
     def _shape(self, body: bytes, limits: Limits) -> tuple[str, tuple[int, ...], int, str]:
         """Return codec, shape, pixels to decode and the format to write; raises what is wrong with file, options or forms."""
         excerpt = self.options.excerpt
-        codec, shape, groups = _facts(body, limits, excerpt.salvage)
-        if len(shape) == 2:
-            if not excerpt.is_whole:
-                raise InvalidSettings("frames are parts of a video; the file holds sound")
-            limits.check("max_samples", math.prod(shape), ALL_SAMPLES)
-            return codec, shape, max(1, math.prod(shape)), self.forms.of("audio", 1)
-        if len(shape) == 3:
-            if not excerpt.is_whole:
-                raise InvalidSettings("frames are parts of a video; the file holds a picture")
-            return codec, shape, shape[0] * shape[1], self.forms.of("image", 1)
-        frames, height, width = shape[:3]
-        start, stop = excerpt.span(frames)
-        limits.check("max_video_pixels", (stop - start) * height * width, ALL_FRAMES)
-        decoded = frames if excerpt.is_whole else min(frames, stop - start + 2 * math.ceil(frames / groups))
-        return codec, shape, decoded * height * width, self.forms.of("video", stop - start)
+        codec, shape, groups, rate = _facts(body, limits, excerpt.salvage)
+        kind = {2: "audio", 3: "image", 4: "video"}[len(shape)]
+        if kind == "image":
+            excerpt.check_kind(kind)
+            return codec, shape, shape[0] * shape[1], self.forms.of(kind, 1)
+        count, each = (shape[1], shape[0]) if kind == "audio" else (shape[0], shape[1] * shape[2])
+        start, stop = excerpt.span(kind, count, rate)
+        limit, what = ("max_samples", ALL_SAMPLES) if kind == "audio" else ("max_video_pixels", ALL_FRAMES)
+        limits.check(limit, (stop - start) * each, what)
+        touched = count if excerpt.is_whole else min(count, stop - start + 2 * math.ceil(count / max(1, groups)))
+        return codec, shape, max(1, touched * each), self.forms.of(kind, stop - start)
 
 
 def work_of(op: str, query: QueryParams, forms: str, catalogue: Catalogue) -> Work:
@@ -174,13 +170,14 @@ def _most_pixels(header: media.Header, kind: str, size: int, limits: Limits) -> 
     return min(size, limits.max_video_pixels) if header.format == "y4m" else limits.max_video_pixels
 
 
-def _facts(body: bytes, limits: Limits, salvage: bool) -> tuple[str, tuple[int, ...], int]:
-    """Return codec, shape and number of payload chunks of an .lcn file."""
+def _facts(body: bytes, limits: Limits, salvage: bool) -> tuple[str, tuple[int, ...], int, float | None]:
+    """Return codec, shape, number of payload chunks, and rate of frames or samples (None of pictures) of an .lcn file."""
     if salvage:
         stream = container.read(body, limits, salvage=True)
-        return stream.codec, stream.shape, len(stream.chunks)
-    description = describe_stream(body, limits)
-    return description.codec, description.shape, sum(chunk.type == "payload" for chunk in description.chunks)
+        lasting = stream.video or stream.audio
+        return stream.codec, stream.shape, len(stream.chunks), float(lasting.rate) if lasting else None
+    found = describe_stream(body, limits)
+    return found.codec, found.shape, sum(chunk.type == "payload" for chunk in found.chunks), found.rate
 
 
 def describe_stream(body: bytes, limits: Limits) -> container.Description:

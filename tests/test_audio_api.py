@@ -10,21 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
 import laconic
-from laconic import cli, sounds
-from laconic.codecs import compress, container, media
+from laconic import cli
+from laconic.codecs import compress, container, media, parts
 from laconic.codecs.limits import Limits
+from laconic.codecs.parts import span_of_seconds
 from laconic.codecs.signals import Audio
+from laconic.codecs.watched import watched_samples
 from laconic.service.forms import Forms, accepted_forms
 from laconic.service.logs import make_log
 from laconic.service.packing import pack_signal, unpack_signal
 from laconic.service.sandbox import Sandbox
 from laconic.service.serve import background
 from laconic.service.settings import ServiceSettings
-from laconic.sounds import span_of_seconds, watched_samples
 
 from .clips import clip
 from .tones import file_of_sound, tone
@@ -41,7 +43,7 @@ def damaged(stream: bytes, packet: int) -> bytes:
 
 
 def test_examples_run() -> None:
-    assert doctest.testmod(sounds).failed == 0
+    assert doctest.testmod(parts).failed == 0
 
 
 @pytest.mark.parametrize("bits", [16, 24])
@@ -212,6 +214,73 @@ def test_the_service_codes_sound(url: str) -> None:
             client.decode(damaged(long, 1))
         salvaged = client.decode(damaged(long, 1), salvage=True)
         assert isinstance(salvaged, Audio) and salvaged.lost == ((80_000, 96_000),)
+
+
+@pytest.mark.parametrize("codec", ["flac", "opus"])
+def test_the_service_decodes_parts_of_sound(url: str, codec: str) -> None:
+    original = replace(tone(2, 90_001, 16, 44_100), metadata={"tags": TAGS})
+    stream = laconic.encode(original, codec=codec)
+    with laconic.Client(url) as client:
+        for seconds in ((0.5, 1.25), (None, 0.0001), (1.99, None), (-0.5, -0.1), (0.333333, 1.7)):
+            part, expected = client.decode(stream, seconds=seconds), laconic.decode(stream, seconds=seconds)
+            assert isinstance(part, Audio) and np.array_equal(part.array, expected.array)
+            assert (part.rate, part.metadata) == (44_100, {"tags": TAGS})
+        for wrong in ((3, None), (2, 1), (0, 9)):
+            with pytest.raises(laconic.InvalidSettings, match="no seconds"):
+                client.decode(stream, seconds=wrong)
+        with pytest.raises(laconic.InvalidSettings, match="one of the two"):
+            client.decode(stream, seconds=(0, 1), frames=(0, 1))
+        with pytest.raises(laconic.InvalidSettings, match="holds none"):
+            client.decode(stream, frames=(0, 1))
+        picture = laconic.encode(np.zeros((8, 9), np.uint8), codec="webp")
+        with pytest.raises(laconic.InvalidSettings, match="holds none"):
+            client.decode(picture, seconds=(0, 1))
+        long = container.read(laconic.encode(tone(1, 480_000, 16, 8000), codec=codec))
+        spoilt = container.write(replace(long, chunks=(*long.chunks[:-1], b"no packet")))
+        assert client.decode(spoilt, seconds=(0, 1)).shape == (1, 8000)  # the last packet is not decoded
+        with pytest.raises(laconic.LaconicError):
+            client.decode(spoilt, seconds=(-1, None))
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("seconds=2:1", "no seconds 2:1"),
+        ("seconds=0:9", "no seconds 0:9"),
+        ("seconds=-9:", "no seconds -9:"),
+        ("seconds=1:1", "no seconds 1:1"),
+        ("seconds=1", "not START:STOP"),
+        ("seconds=1e-3:2", "not START:STOP"),
+        ("seconds=nan:2", "not START:STOP"),
+        ("seconds=0:1:2", "not START:STOP"),
+        ("seconds=0:1%0A", "not START:STOP"),
+        ("seconds=0:1&frames=0:1", "one of the two"),
+        ("seconds=0:1&seconds=0:1", "more than once"),
+        ("frames=0:1", "frames are parts of a video; the file holds sound"),
+    ],
+)
+def test_seconds_that_there_are_not(url: str, query: str, words: str) -> None:
+    stream = laconic.encode(tone(1, 16_000, 16, 8000), codec="flac")
+    for path in ("decode", "jobs"):
+        response = httpx.post(f"{url}/v1/{path}?{'op=decode&' * (path == 'jobs')}{query}", content=stream)
+        assert (response.status_code, response.json()["code"]) == (422, "invalid-settings"), response.text
+        assert words in response.json()["detail"]
+
+
+def test_seconds_of_what_is_no_sound(url: str) -> None:
+    picture = laconic.encode(np.zeros((8, 9), np.uint8), codec="webp")
+    response = httpx.post(f"{url}/v1/decode?seconds=0:1", content=picture)
+    assert response.status_code == 422 and "seconds are parts of sound; the file holds a picture" in response.text
+
+
+def test_the_service_decodes_a_part_of_what_is_too_long(url: str) -> None:
+    """200,000 samples are the limit."""
+    stream = laconic.encode(tone(1, 480_000, 16, 8000), codec="flac")
+    whole = httpx.post(f"{url}/v1/decode", content=stream)
+    assert (whole.status_code, whole.json()["code"]) == (413, "limit-exceeded")
+    part = httpx.post(f"{url}/v1/decode?seconds=59.5:", content=stream, headers={"Accept": "audio/wav"})
+    assert part.status_code == 200 and media.read(part.content).shape == (1, 4000)
+    assert np.array_equal(media.read(part.content).array, tone(1, 480_000, 16, 8000).array[:, -4000:])
 
 
 def test_sound_travels_with_all_that_it_has() -> None:

@@ -273,7 +273,7 @@ def test_videos_are_read_and_decoded_in_confined_processes(codec: str) -> None:
         whole = compress.decode(file)
         assert getattr(codec_class(codec), "native", False)
         assert np.array_equal(box.decode(file, limits).array, whole.array)
-        assert np.array_equal(box.decode(file, limits, Excerpt(3, 6)).array, whole.array[3:6])
+        assert np.array_equal(box.decode(file, limits, Excerpt(frames=(3, 6))).array, whole.array[3:6])
         with pytest.raises(CorruptStream):
             box.decode(file[:-3], limits)
     finally:

@@ -17,9 +17,10 @@ import laconic
 from laconic.codecs import compress, container, media
 from laconic.codecs.compress import Target
 from laconic.codecs.limits import Limits
+from laconic.codecs.parts import frame_range, part_of
 from laconic.codecs.signals import Video
+from laconic.codecs.watched import watched
 from laconic.received import received
-from laconic.videos import frame_range, part_of, watched
 
 from .flipbooks import GROUP, clip, clip_array, flipbook
 
@@ -41,7 +42,7 @@ def damaged(stream: bytes, *groups: int) -> bytes:
     return bytes(content)
 
 
-@pytest.mark.parametrize("module", ["laconic.videos", "laconic.files"])
+@pytest.mark.parametrize("module", ["laconic.codecs.parts", "laconic.files"])
 def test_examples_run(module: str) -> None:
     assert doctest.testmod(import_module(module)).failed == 0
 
