@@ -11,7 +11,7 @@ import torch
 
 from laconic.codecs import compress, container
 from laconic.codecs.audio.resampling import resampling
-from laconic.codecs.audio.rvq import AudioRvq, model_of, stream_of_tokens, tokens_of
+from laconic.codecs.audio.rvq import AudioRvq, digest_of, model_of, stream_of_tokens, tokens_of
 from laconic.codecs.audio.rvq_networks import RvqNetwork, RvqSpec
 from laconic.codecs.audio.rvq_packets import Cut, LevelMeter, SequentialSamples, gain_of
 from laconic.codecs.audio.rvq_quantiser import SCHEMES, ResidualQuantiser, masks_of
@@ -87,6 +87,40 @@ def test_silence_clipping_and_what_is_no_number() -> None:
     broken = np.full((1, 5000), np.nan, np.float32)
     broken[0, :100] = np.inf
     assert np.isfinite(decoded(coded(Audio.of(broken, 16_000))).array).all()
+
+
+@pytest.fixture(scope="module")
+def stereo() -> Audio:
+    left, right = voice(100_000, 48_000, seed=1)[0], voice(100_000, 48_000, seed=2)[0]
+    return Audio.of(as_dtype(np.stack([left + 0.3 * right, left - 0.3 * right]), 16), 48_000)
+
+
+def test_music_is_stereo_at_48_khz(stereo: Audio) -> None:
+    data = coded(stereo, kbps=10)
+    assert data == coded(stereo, kbps=10, model="music") != coded(stereo, kbps=10, model="speech")
+    assert container.read(data).weights == (digest_of("music"),)
+    restored, original = decoded(data).array.astype(float), stereo.array.astype(float)
+    for a, b in ((restored[0], original[0]), (restored[1], original[1]), (restored[0] - restored[1], original[0] - original[1])):
+        assert correlation(a, b) > 0.6
+    for start, stop in [(0, 1), (47_999, 48_001), (48_000, 100_000), (30_000, 99_000)]:
+        assert np.array_equal(decoded(data).part(start, stop).array, restored[:, start:stop])
+
+
+def test_music_of_equal_channels_comes_back_equal(stereo: Audio) -> None:
+    mono = np.repeat(stereo.array[:1, :50_000], 2, axis=0)
+    data = coded(Audio.of(mono, 48_000), kbps=6)
+    restored = decoded(data).array.astype(int)
+    assert np.abs(restored[0] - restored[1]).max() < 0.02 * np.abs(restored).max()
+    assert len(data) < 1.3 * len(coded(Audio.of(mono[:1], 48_000), kbps=6, model="music"))
+    right_only = mono * np.array([[0], [1]], np.int16)
+    assert np.abs(decoded(coded(Audio.of(right_only, 48_000))).array[0].astype(int)).max() < 0.3 * np.abs(mono).max()
+
+
+def test_auto_takes_music_for_stereo_of_high_rates() -> None:
+    for channels, rate, name in [(1, 48_000, "speech"), (2, 16_000, "speech"), (2, 32_000, "music"), (6, 48_000, "music")]:
+        sound = Audio.of(as_dtype(voice(2000, rate, channels), 16), rate)
+        assert container.read(coded(sound)).weights == (digest_of(name),)
+        assert decoded(coded(sound)).shape == sound.shape
 
 
 def test_parts_are_equal_to_the_whole(file: bytes) -> None:

@@ -46,6 +46,7 @@ STREAMS: dict[str, tuple[str, dict[str, object]]] = {
     "audio-lossless-9": ("audio-lossless", {"lossless": True, "effort": 9}),
     "audio-lossless-float": ("audio-lossless", {"lossless": True}),
     "audio-rvq": ("audio-rvq", {"kbps": 3}),
+    "audio-rvq-music": ("audio-rvq", {"kbps": 2, "model": "music"}),
     "flac": ("flac", {"lossless": True}),
     "opus": ("opus", {"kbps": 48}),
     "image-circuit-photos": ("image-circuit", {"lossless": True}),
