@@ -25,6 +25,7 @@ FOLDER = ROOT / "service" / "playground"
 HTML = (FOLDER / "index.html").read_text()
 SCRIPTS = {path.name: path.read_text() for path in FOLDER.glob("*.js")}
 PARTS = [name for name in FILES if name != "index.html"]
+OF_SOUND = {"listen.js", "sound.js", "spectrogram.js", "wav.js"}
 MADE_BY_SCRIPTS = re.compile(r"\$\{|^(set|draw)-")
 
 
@@ -121,8 +122,14 @@ def test_text_is_packed_for_who_takes_it(client: httpx.Client, accept: str, pack
 
 
 def test_the_page_is_small(client: httpx.Client) -> None:
-    sizes = [int(client.head(f"/playground/{name}").headers["content-length"]) for name in PARTS if name != "photograph.png"]
-    assert sum(sizes) + int(client.head("/playground").headers["content-length"]) < 40_000
+    """Apart from what comes with the first sound, which nothing imports before."""
+    sizes = {name: int(client.head(f"/playground/{name}").headers["content-length"]) for name in PARTS}
+    at_once = sum(size for name, size in sizes.items() if name not in (*OF_SOUND, "photograph.png"))
+    assert at_once + int(client.head("/playground").headers["content-length"]) < 40_000
+    assert sum(sizes[name] for name in OF_SOUND) < 7_000
+    for name, script in SCRIPTS.items():
+        early = set(re.findall(r'^import [^;]*?"\./([\w.]+)";', script, re.MULTILINE)) & OF_SOUND
+        assert not early or name in OF_SOUND, (name, early)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def test_the_form_is_the_codecs_schema(desk: Desk) -> None:
     assert page.locator("#aim option").all_inner_texts() == [
         "a quality",
         "at least this PSNR",
-        "at most these bits per pixel",
+        "at most these bits per pixel or sample",
         "at most these bytes",
     ]
     page.click("#more summary")

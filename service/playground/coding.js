@@ -35,20 +35,31 @@ export class Measurer {
 export async function readOriginal(source, api, measurer, codecs, signal) {
   const shape = await measurer.ask("given", source.blob);
   if (shape) return { shape, png: null };
+  const fast = codecs.toSorted((one, other) => effortless(other) - effortless(one));
+  const copy = await losslessCopy(source, api, fast, signal, async (stream) => {
+    const png = (await api.decode(stream, signal)).blob;
+    const read = await measurer.ask("read", png);
+    return read && { shape: read, png };
+  });
+  return copy ?? { shape: null, png: null };
+}
+
+// Have the service keep a file losslessly, with the first codec that can, and return what `read` makes of the stream;
+// null where none does it.
+export async function losslessCopy(source, api, codecs, signal, read) {
   let refusal = null;
-  for (const codec of codecs.filter((one) => one.lossless).sort((one, other) => effortless(other) - effortless(one))) {
+  for (const codec of codecs.filter((one) => one.lossless)) {
     try {
       const { blob } = await api.encode(source.blob, losslessly(codec, true), signal);
-      const png = (await api.decode(blob, signal)).blob;
-      const read = await measurer.ask("read", png);
-      if (read) return { shape: read, png };
+      const found = await read(blob);
+      if (found) return found;
     } catch (error) {
       if (![415, 422].includes(error.status)) throw error; // those mean: not this codec; try the next
       refusal = error;
     }
   }
   if (refusal) throw refusal;
-  return { shape: null, png: null };
+  return null;
 }
 
 // Codecs whose lossless coding is one of several ways are the fast ones.

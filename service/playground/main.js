@@ -1,9 +1,11 @@
-// The page: what happens between a picture or a video that comes in and the figures that stand there.
+// The page: what happens between a file that comes in and the figures that stand there.
 
 import { Api } from "./api.js";
 import { Measurer, code, isLaconic, readOriginal, restore } from "./coding.js";
 import { byId, bytesText, count, element, psnrText, table, timeText } from "./dom.js";
+import { offerFiles, withdrawFiles } from "./files.js";
 import { Film } from "./film.js";
+import { KINDS, isSound, lengthText, soundText, speakOf } from "./kinds.js";
 import { encodeAsJob, jobText, offersJobs } from "./jobs.js";
 import { Comparison, Curves } from "./runs.js";
 import { SettingsForm } from "./settings.js";
@@ -19,23 +21,23 @@ class Playground {
   measurer = new Measurer();
   viewer = new Viewer();
   film = new Film();
+  listener = null; // a listen.js that is there once there was sound
   settings = new SettingsForm();
   codecs = []; // those for what is on the page, of #served
   #served = [];
   #kind = "";
   limits = {};
-  source = null; // { blob, name, stem }: a picture, which can be coded; of a video also the `film` that plays, or null
+  source = null; // { blob, name, stem }: what can be coded; of a video also the `film` that plays, of sound the `wav`, or null
   #opened = null; // [blob, name] of what came last, read or not
   result = null; // what the viewer shows, as coding.js gives it
   #curves = new Curves(this);
   #comparison = new Comparison(this);
   #working = null; // AbortController of what runs now
   #timer = 0;
-  #urls = [];
 
   constructor() {
     this.viewer.onDifference = () =>
-      this.result && (this.result.film ? this.film.difference() : this.measurer.ask("difference", this.result.png));
+      this.result && (this.result.film ? this.film.difference() : this.measurer.ask(...this.#asksDifference()));
     this.film.onMove = (moving) => this.viewer.frameChanged(moving);
     this.api.onWait = (seconds) => seconds && this.#say(`The service is busy; asking again in ${Math.ceil(seconds)} s.`);
     this.settings.onChange = () => this.#changed();
@@ -63,21 +65,19 @@ class Playground {
       const { codecs, limits } = await this.api.codecs(signal);
       this.#served = codecs;
       this.limits = limits;
-      this.#turnTo(codecs.some((codec) => codec.signal === "image") ? "image" : "video");
-      this.#curves.offer(codecs.filter((codec) => codec.signal === "image"));
+      this.#turnTo(Object.keys(KINDS).find((kind) => codecs.some(({ signal }) => signal === kind)) ?? "image");
       byId("job-choice").hidden = !(await offersJobs(this.api, signal));
-      this.#say("Choose a picture or a video, or take the example.");
+      this.#say("Choose a picture, a video or a sound, or take the example.");
     });
   }
 
-  // Offer what there is for pictures, or for videos.
+  // Offer what there is for pictures, for videos or for sound.
   #turnTo(kind) {
     if (this.#kind === kind) return;
     this.#kind = kind;
     this.codecs = this.#served.filter((codec) => codec.signal === kind);
-    for (const id of ["curves", "tables"]) byId(id).hidden = kind === "video";
-    for (const id of ["film-rate", "film-length", "film-keys"]) byId(id).hidden = kind !== "video";
-    byId("picture-kind").textContent = kind === "video" ? "video" : "PNG";
+    speakOf(kind);
+    this.#curves.offer(this.codecs, kind === "audio");
     this.settings.offer(this.codecs);
     this.#changed();
   }
@@ -112,7 +112,7 @@ class Playground {
     else this.#fail(new Error("The example does not load: is the service still running?"));
   }
 
-  // Take a picture, or an .lcn file.
+  // Take a file of media, or an .lcn file.
   async open(blob, name) {
     if (!this.codecs.length) await this.start();
     if (!this.codecs.length) return;
@@ -125,6 +125,7 @@ class Playground {
     this.#opened = [blob, name];
     byId("source-name").textContent = `${name}, ${bytesText(blob.size)}`;
     if (isLaconic(start)) await this.#openStream(blob, name);
+    else if (isSound(start)) await this.#openSound(blob, name);
     else if (isVideo(start) || (moves(start) && this.#served.some((codec) => codec.signal === "video"))) await this.#openVideo(blob, name);
     else await this.#openPicture(blob, name);
   }
@@ -134,12 +135,16 @@ class Playground {
     this.#tell();
     await this.#work("Decoding", async (signal) => {
       await this.measurer.ask("given", null);
+      await this.measurer.ask("sound", null);
       await this.viewer.showOriginal(null);
-      const { shape } = await this.api.inspect(blob, signal);
-      this.#turnTo(shape.length === 4 ? "video" : "image");
-      const film = shape.length === 4 ? restoreVideo(blob, this.api, null, signal) : null;
-      const result = await (film ?? restore(blob, this.api, this.measurer, signal));
-      await this.present({ ...result, name });
+      const { signal: kind } = await this.api.inspect(blob, signal);
+      this.#turnTo(kind);
+      const ways = {
+        image: () => restore(blob, this.api, this.measurer, signal),
+        video: () => restoreVideo(blob, this.api, null, signal),
+        audio: async () => (await this.#sounds()).restoreSound(blob, this.api, this.measurer, signal),
+      };
+      await this.present({ ...(await ways[kind]()), name });
       await this.#inspect();
     });
   }
@@ -161,6 +166,24 @@ class Playground {
     this.#tell();
     if (read && !this.#takesJob()) await this.encode();
     else if (read) this.#say("This codec fits the video in steps, as a job: press Encode.");
+  }
+
+  async #openSound(blob, name) {
+    this.#turnTo("audio");
+    const source = { blob, name, stem: name.replace(/\.[^.]*$/, "") || "sound", wav: null };
+    this.source = null;
+    const read = await this.#work("Reading the sound", async (signal) => {
+      await this.viewer.showOriginal(null);
+      const { readSound } = await this.#sounds();
+      const found = await readSound(source, this.api, this.measurer, this.codecs, signal);
+      if (found) await this.viewer.showOriginal(found.picture);
+      source.wav = found?.wav ?? null;
+      await this.listener.offer(source.wav, null);
+      byId("source-name").textContent = `${name}, ${soundText(found?.shape)}, ${bytesText(blob.size)}`;
+      this.source = source;
+    });
+    this.#tell();
+    if (read) await this.encode();
   }
 
   async #openPicture(blob, name) {
@@ -188,11 +211,27 @@ class Playground {
     const job = (body, asked, signal) => encodeAsJob(this.api, body, asked, signal, (status) => this.#progress(status));
     await this.#work(`Coding with ${query.codec}`, async (signal) => {
       const encode = byId("as-job").checked ? job : null;
-      const coded = "film" in this.source
-        ? codeVideo(this.source, query, this.api, signal, encode)
-        : code(this.source, query, this.api, this.measurer, signal, encode);
-      await this.present(await coded);
+      await this.present(await this.code(query, signal, encode));
     });
+  }
+
+  // The part of the page that codes sound, and the one that plays it, which come with the first sound.
+  async #sounds() {
+    const { Listener } = await import("./listen.js");
+    this.listener ??= new Listener();
+    return import("./sound.js");
+  }
+
+  // What is on the page through the service and back, measured.
+  async code(query, signal, encode = null) {
+    const { source, api, measurer } = this;
+    if ("film" in source) return codeVideo(source, query, api, signal, encode);
+    const way = "wav" in source ? (await this.#sounds()).codeSound : code;
+    return way(source, query, api, measurer, signal, encode);
+  }
+
+  #asksDifference() {
+    return this.result.sound ? ["soundDifference"] : ["difference", this.result.png];
   }
 
   // Whether the codec that is chosen fits in steps: nobody waits for that in a request.
@@ -209,9 +248,10 @@ class Playground {
 
   async present(result) {
     this.result = result;
-    byId("stage").classList.toggle("alpha", result.shape.channels % 2 === 0);
+    byId("stage").classList.toggle("alpha", !result.sound && result.shape.channels % 2 === 0);
     await this.viewer.showDecoded(result.film ?? result.png, Boolean(result.film));
     this.film.offer(result.film ? result.shape : null);
+    await this.listener?.offer(result.sound ? (this.source?.wav ?? null) : null, result.sound ?? null);
     const { stream, bpp, ratio, kbps, encoded, decoded, codec } = result;
     const psnr = `${result.film && result.psnr ? "≈ " : ""}${psnrText(result.psnr)}`;
     const part = this.source ? ` (${((100 * stream.size) / this.source.blob.size).toFixed(1)} %)` : "";
@@ -220,7 +260,7 @@ class Playground {
       bpp: bpp.toFixed(bpp < 0.1 ? 4 : 3),
       ratio: `${ratio.toFixed(1)} : 1`,
       kbps: kbps?.toFixed(kbps < 10 ? 2 : 0) ?? "–",
-      frames: result.film ? `${count(result.shape.frames)} at ${Number(result.shape.rate.toFixed(2))}/s` : "–",
+      frames: lengthText(result),
       psnr,
       encode: timeText(encoded?.ms),
       decode: timeText(decoded.ms),
@@ -229,31 +269,12 @@ class Playground {
     const trips = [encoded && `encode ${timeText(encoded.roundTrip)}`, `decode ${timeText(decoded.roundTrip)}`];
     this.#say(`${codec}: ${bytesText(stream.size)}, ${psnr}. Round trips: ${trips.filter(Boolean).join(", ")}.`);
     const stem = this.source?.stem ?? result.name.replace(/\.[^.]*$/, "");
-    this.#offer(stem, result);
+    offerFiles(stem, KINDS[this.#kind].ending, result);
     byId("inspect").disabled = false;
     byId("inspected").replaceChildren();
     if (result.film) return;
     this.#curves.mark(result);
-    this.#comparison.suggest(result.psnr);
-  }
-
-  #offer(stem, { stream, png, film }) {
-    this.#withdraw();
-    const extension = film ? film.type.split("/")[1] : "png";
-    const links = [["stream", stream, `${stem}.lcn`], ["picture", film ?? png, `${stem}-decoded.${extension}`]];
-    this.#urls = links.map(([kind, blob, name]) => {
-      const url = URL.createObjectURL(blob);
-      Object.assign(byId(`download-${kind}`), { href: url, download: name }).removeAttribute("aria-disabled");
-      return url;
-    });
-  }
-
-  #withdraw() {
-    this.#urls.forEach((url) => URL.revokeObjectURL(url));
-    for (const kind of ["stream", "picture"]) {
-      byId(`download-${kind}`).removeAttribute("href");
-      byId(`download-${kind}`).setAttribute("aria-disabled", "true");
-    }
+    if (!result.sound) this.#comparison.suggest(result.psnr);
   }
 
   // Another picture came: nothing may remain that speaks of the last one.
@@ -263,11 +284,13 @@ class Playground {
     this.#comparison.clear();
     this.film.offer(null);
     this.film.rewind();
+    this.listener?.rewind();
+    this.listener?.offer(null, null);
     this.result = null;
     for (const place of document.querySelectorAll(".figures dd")) place.textContent = "–";
     byId("inspected").replaceChildren();
     byId("inspect").disabled = true;
-    this.#withdraw();
+    withdrawFiles();
   }
 
   #changed() {
@@ -305,8 +328,8 @@ class Playground {
 
   #tell() {
     byId("copy-text").textContent = textFor(byId("copy-kind").value, {
-      name: this.source?.name ?? (this.#kind === "video" ? "clip.mp4" : "photo.png"),
-      video: this.#kind === "video",
+      name: this.source?.name ?? KINDS[this.#kind || "image"].example,
+      ending: KINDS[this.#kind || "image"].ending,
       job: this.#takesJob(),
       query: byId("codec").value ? this.settings.query() : { codec: "auto" },
       service: this.api.url(""),

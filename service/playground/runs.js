@@ -1,11 +1,11 @@
 // Work that takes many requests: the curves, and the table of all codecs. With progress, and a way to stop.
 
-import { code, losslessly } from "./coding.js";
-import { plot } from "./curve.js";
+import { losslessly } from "./coding.js";
+import { PICTURES, SOUNDS, plot } from "./curve.js";
 import { byId, bytesText, count, element, psnrText, table, timeText } from "./dom.js";
 
 const QUALITIES = [10, 30, 50, 70, 90];
-const PEERS = ["jpeg", "webp", "avif", "jxl"];
+const PEERS = ["jpeg", "webp", "avif", "jxl", "opus"];
 const TINTS = 8;
 
 const hasQuality = (codec) => "quality" in (codec.settings.properties ?? {});
@@ -69,14 +69,17 @@ class Run {
 export class Curves {
   #series = [];
   #mark = null;
+  #scales = PICTURES;
 
   constructor(desk) {
-    this.desk = desk; // main.js's: source, api, measurer, codecs
+    this.desk = desk; // main.js's: source, codecs, code(query, signal)
     this.run = new Run("curve", () => this.#draw());
+    addEventListener("resize", () => this.#series.length && this.#show());
   }
 
-  offer(codecs) {
-    addEventListener("resize", () => this.#series.length && this.#show());
+  // Offer the codecs to draw, of pictures or of sound.
+  offer(codecs, sounds = false) {
+    this.#scales = sounds ? SOUNDS : PICTURES;
     const boxes = codecs.filter(hasQuality).map((codec, index) => {
       const box = element("input", { type: "checkbox", id: `draw-${codec.id}`, value: codec.id });
       box.checked = PEERS.includes(codec.id) || index === 0;
@@ -88,7 +91,7 @@ export class Curves {
 
   // The picture in the viewer is marked in the plot.
   mark(result) {
-    this.#mark = result;
+    this.#mark = this.#point(result);
     if (this.#series.length) this.#show();
   }
 
@@ -99,6 +102,10 @@ export class Curves {
     byId("curve-details").hidden = true;
   }
 
+  #point({ bpp, kbps, psnr }) {
+    return { rate: this.#scales === SOUNDS ? kbps : bpp, psnr };
+  }
+
   #tint(codec) {
     return this.desk.codecs.findIndex(({ id }) => id === codec) % TINTS;
   }
@@ -106,14 +113,13 @@ export class Curves {
   async #draw() {
     const chosen = [...byId("curve-codecs").querySelectorAll("input:checked")].map(({ value }) => value);
     if (!chosen.length) return this.run.say("Choose a codec.");
-    const { source, api, measurer } = this.desk;
     this.#series = chosen.map((name) => ({ name, tint: this.#tint(name), points: [] }));
     const steps = this.#series.flatMap(({ name, points }) =>
       QUALITIES.map((quality) => ({
         name: `${name} at quality ${quality}`,
         work: async (signal) => {
-          const { bpp, psnr, stream } = await code(source, { codec: name, quality: String(quality) }, api, measurer, signal);
-          points.push({ bpp, psnr, quality, bytes: stream.size });
+          const result = await this.desk.code({ codec: name, quality: String(quality) }, signal);
+          points.push({ ...this.#point(result), quality, bytes: result.stream.size });
           this.#show();
         },
       })),
@@ -124,11 +130,12 @@ export class Curves {
   }
 
   #show() {
-    byId("curve").replaceChildren(plot(this.#series, this.#mark, byId("curve").clientWidth));
+    byId("curve").replaceChildren(plot(this.#series, this.#mark, byId("curve").clientWidth, this.#scales));
+    const { unit, ratio } = this.#scales;
     const rows = this.#series.flatMap(({ name, points }) =>
-      points.map(({ quality, bytes, bpp, psnr }) => [name, String(quality), bytesText(bytes), bpp.toFixed(3), psnrText(psnr)]),
+      points.map(({ quality, bytes, rate, psnr }) => [name, String(quality), bytesText(bytes), rate.toFixed(3), psnrText(psnr)]),
     );
-    byId("curve-table").replaceChildren(table("Points of the curves", ["codec", "quality", "size", "bpp", "PSNR"], rows));
+    byId("curve-table").replaceChildren(table("Points of the curves", ["codec", "quality", "size", unit, ratio], rows));
     byId("curve-details").hidden = false;
   }
 }
@@ -157,7 +164,7 @@ export class Comparison {
   }
 
   async #compare() {
-    const { source, api, measurer, codecs } = this.desk;
+    const { codecs } = this.desk;
     const lossless = byId("table-aim").value === "lossless";
     const target = byId("table-psnr").value;
     const chosen = codecs.filter(lossless ? (codec) => codec.lossless : hasQuality);
@@ -167,7 +174,7 @@ export class Comparison {
       name: codec.id,
       work: async (signal) => {
         const query = lossless ? losslessly(codec) : { codec: codec.id, target_psnr: target };
-        this.#rows.push(await code(source, query, api, measurer, signal));
+        this.#rows.push(await this.desk.code(query, signal));
         this.#show(refused);
       },
     }));

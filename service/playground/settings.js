@@ -6,7 +6,7 @@ export const AUTO = "auto";
 // What can be aimed for beside the quality. One at a time, so that the form cannot contradict itself.
 const TARGETS = {
   target_psnr: ["at least this PSNR", "dB", { type: "number", minimum: 1, maximum: 100, default: 38 }, 0.1],
-  target_bpp: ["at most these bits per pixel", "bpp", { type: "number", minimum: 0.001, maximum: 1000, default: 0.5 }, 0.001],
+  target_bpp: ["at most these bits per pixel or sample", "bpp", { type: "number", minimum: 0.001, maximum: 1000, default: 0.5 }, 0.001],
   target_kbps: ["at most these kbit/s", "kbit/s", { type: "number", minimum: 0.1, maximum: 1000000, default: 100 }, 0.1],
   target_bytes: ["at most these bytes", "bytes", { type: "integer", minimum: 1, default: 50000 }, 1],
 };

@@ -12,10 +12,10 @@ const python = (text) => (text === "true" ? "True" : text === "false" ? "False" 
 const OPTIONS = { codec: "--codec", quality: "-q", effort: "-e", lossless: "--lossless" };
 
 // Return the text for `kind`: "curl", "python" or "cli". `secret` says whether the service is asked with a key.
-// `video` that the file is one, `job` that the codec's encodings are jobs.
-export function textFor(kind, { name, query, service, secret, video = false, job = false }) {
+// `ending` is that of the decoded file, `job` says that the codec's encodings are jobs.
+export function textFor(kind, { name, query, service, secret, ending = "png", job = false }) {
   const picture = local(name);
-  const [stream, back] = [`${stem(picture)}.lcn`, `${stem(picture)}-decoded.${video ? "mp4" : "png"}`];
+  const [stream, back] = [`${stem(picture)}.lcn`, `${stem(picture)}-decoded.${ending}`];
   const asked = { picture, stream, back, query, service: service.replace(/\/$/, ""), secret, job };
   return { curl, python: pythonText, cli }[kind](asked);
 }
