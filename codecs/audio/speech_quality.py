@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 import numpy as np
+import soxr  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from ..signals import Audio
@@ -50,8 +51,6 @@ def speech_quality(reference: Audio, decoded: Audio) -> SpeechQuality | None:
 
 
 def _heard(sound: Audio) -> NDArray[np.float32]:
-    import soxr
-
     part = sound.part(0, min(sound.shape[1], HEARD_SECONDS * sound.rate))
     samples = float_samples(part.array, part.bits)[0].clip(-1, 1)
     heard: NDArray[np.float32] = samples if part.rate == RATE else soxr.resample(samples, part.rate, RATE).astype(np.float32)
