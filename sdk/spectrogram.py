@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -55,7 +56,7 @@ def error_picture(one: NDArray[np.float32], other: NDArray[np.float32]) -> bytes
     return _png(np.abs(np.maximum(one, FLOOR) - np.maximum(other, FLOOR)) / ERROR_SPAN)
 
 
-def _png(parts: NDArray[np.float32]) -> bytes:
+def _png(parts: NDArray[np.floating[Any]]) -> bytes:
     """Return values of 0 to 1 as a picture of few colours, which packs small."""
     places = np.linspace(0, len(ANCHORS) - 1, STEPS + 1)
     colours = np.stack([np.interp(places, range(len(ANCHORS)), channel) for channel in zip(*ANCHORS, strict=True)], 1)

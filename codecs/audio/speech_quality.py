@@ -50,7 +50,7 @@ def speech_quality(reference: Audio, decoded: Audio) -> SpeechQuality | None:
 
 
 def _heard(sound: Audio) -> NDArray[np.float32]:
-    import soxr
+    import soxr  # type: ignore[import-untyped]
 
     part = sound.part(0, min(sound.shape[1], HEARD_SECONDS * sound.rate))
     samples = float_samples(part.array, part.bits)[0].clip(-1, 1)
