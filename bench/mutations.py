@@ -59,9 +59,7 @@ def _consistent(draw: Random, stream: Stream) -> bytes | None:
         return None
     changed = replace(stream, chunks=tuple(_damaged(draw, chunk) for chunk in stream.chunks))
     if draw.random() < 0.3:
-        height, width, channels = stream.shape
-        sides = (1, height - 1, height + 1, 8 * height, 500)
-        changed = replace(changed, shape=(draw.choice(sides), draw.choice((width, *sides)), draw.choice((1, 2, channels, 4))))
+        changed = replace(changed, shape=_other_shape(draw, stream.shape))
     if draw.random() < 0.3:
         values: tuple[ParamValue, ...] = (0, 1, 9, -1, 2**40, b"", b"\xff" * 9, "", [1, 2], True)
         changed = replace(changed, params={**stream.params, draw.choice((16, 17, 18, 99)): draw.choice(values)})
@@ -73,6 +71,17 @@ def _consistent(draw: Random, stream: Stream) -> bytes | None:
         return container.write(changed)
     except LaconicError:
         return None
+
+
+def _other_shape(draw: Random, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return another shape of a picture, of a video's frames and sides, or of sound's channels and samples."""
+    if len(shape) == 2:
+        channels, samples = shape
+        return draw.choice((1, 2, channels, 8)), draw.choice((1, samples - 1, samples + 1, 8 * samples, 500))
+    *frames, height, width, channels = shape
+    sides = (1, height - 1, height + 1, 8 * height, 500)
+    sizes = (draw.choice(sides), draw.choice((width, *sides)), draw.choice((1, 2, channels, 4)))
+    return (*(draw.choice((1, count - 1, count + 1, 8 * count)) for count in frames), *sizes)
 
 
 def _damaged(draw: Random, chunk: bytes) -> bytes:

@@ -6,7 +6,7 @@ import { byId, count } from "./dom.js";
 export const KINDS = {
   image: { ending: "png", example: "photo.png", download: "PNG", ratio: "PSNR", bpp: "bits per pixel", alt: "picture" },
   video: { ending: "mp4", example: "clip.mp4", download: "video", ratio: "PSNR", bpp: "bits per pixel", alt: "picture" },
-  audio: { ending: "wav", example: "speech.wav", download: "WAV", ratio: "SNR", bpp: "bits per sample", alt: "sound's spectrogram" },
+  audio: { ending: "wav", example: "speech.wav", download: "WAV", ratio: "SNR", bpp: "bits per sample", alt: "sound's spectrogram", difference: "Difference" },
 };
 
 // Whether a file, of which these are the first bytes, holds sound.
@@ -27,6 +27,7 @@ export function speakOf(kind) {
   for (const id of ["film-rate", "film-length"]) byId(id).hidden = kind === "image";
   byId("film-keys").hidden = kind !== "video";
   byId("sound-keys").hidden = kind !== "audio";
+  byId("show-difference").textContent = words.difference ?? "Difference × 8";
   byId("picture-kind").textContent = words.download;
   byId("name-psnr").textContent = words.ratio;
   byId("name-bpp").textContent = words.bpp;

@@ -37,7 +37,8 @@ class Playground {
 
   constructor() {
     this.viewer.onDifference = () =>
-      this.result && (this.result.film ? this.film.difference() : this.measurer.ask(...this.#asksDifference()));
+      this.result && (this.result.film ? this.film.difference() :
+        this.measurer.ask(this.result.sound ? "soundDifference" : "difference", this.result.png));
     this.film.onMove = (moving) => this.viewer.frameChanged(moving);
     this.api.onWait = (seconds) => seconds && this.#say(`The service is busy; asking again in ${Math.ceil(seconds)} s.`);
     this.settings.onChange = () => this.#changed();
@@ -228,10 +229,6 @@ class Playground {
     if ("film" in source) return codeVideo(source, query, api, signal, encode);
     const way = "wav" in source ? (await this.#sounds()).codeSound : code;
     return way(source, query, api, measurer, signal, encode);
-  }
-
-  #asksDifference() {
-    return this.result.sound ? ["soundDifference"] : ["difference", this.result.png];
   }
 
   // Whether the codec that is chosen fits in steps: nobody waits for that in a request.

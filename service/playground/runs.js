@@ -5,7 +5,7 @@ import { PICTURES, SOUNDS, plot } from "./curve.js";
 import { byId, bytesText, count, element, psnrText, table, timeText } from "./dom.js";
 
 const QUALITIES = [10, 30, 50, 70, 90];
-const PEERS = ["jpeg", "webp", "avif", "jxl", "opus"];
+const PEERS = ["jpeg", "webp", "avif", "jxl"];
 const TINTS = 8;
 
 const hasQuality = (codec) => "quality" in (codec.settings.properties ?? {});
@@ -82,7 +82,7 @@ export class Curves {
     this.#scales = sounds ? SOUNDS : PICTURES;
     const boxes = codecs.filter(hasQuality).map((codec, index) => {
       const box = element("input", { type: "checkbox", id: `draw-${codec.id}`, value: codec.id });
-      box.checked = PEERS.includes(codec.id) || index === 0;
+      box.checked = sounds || PEERS.includes(codec.id) || index === 0;
       const label = element("label", { htmlFor: box.id, className: `chip tint-${this.#tint(codec.id)}` }, box, ` ${codec.id}`);
       return label;
     });

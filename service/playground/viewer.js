@@ -112,7 +112,7 @@ export class Viewer {
     for (const id of ["divider", "tag-left", "tag-right"]) byId(id).hidden = !both;
     byId("hint").hidden = original || decoded;
     this.#stage.classList.toggle("alone", !both);
-    const right = this.#differs() ? "difference × 8" : "decoded";
+    const right = this.#differs() ? byId("show-difference").textContent.toLowerCase() : "decoded";
     byId("tag-left").textContent = this.#swapped ? right : "original";
     byId("tag-right").textContent = this.#swapped ? "original" : right;
     this.#stage.classList.toggle("swapped", this.#swapped);
