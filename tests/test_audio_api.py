@@ -152,7 +152,7 @@ def test_command_line(capsys: Captured) -> None:
         assert cli.main(["decode", "song.lcn", *wrong, "-o", "c.wav"]) == 2
     assert cli.main(["encode", "song.wav", "-o", "d.lcn", "--target-psnr", "30"]) == 2
     assert cli.main(["encode", "song.wav", "-o", "d.lcn", "--lossless"]) == 0
-    assert cli.main(["compare", "song.wav"]) == 1
+    assert cli.main(["compare", "song.wav", "--target-psnr", "30"]) == 2
 
 
 @pytest.mark.usefixtures("folder")
