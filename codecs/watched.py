@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .signals import Audio, AudioSamples, FrameSource, Samples, SampleSource, Video
 
@@ -15,24 +15,34 @@ if TYPE_CHECKING:
 __all__ = ["WatchedFrames", "WatchedSamples", "watched", "watched_samples"]
 
 
-class WatchedFrames:
+Part = TypeVar("Part")
+
+
+class _Timed:
+    """`seconds` is how long a source took for what was read of it."""
+
+    seconds = 0.0
+
+    def _timed(self, parts: Iterator[Part]) -> Iterator[Part]:
+        while True:
+            began = time.perf_counter()
+            part = next(parts, None)
+            self.seconds += time.perf_counter() - began
+            if part is None:
+                return
+            yield part
+
+
+class WatchedFrames(_Timed):
     """The frames of another source, of which `progress` hears; `seconds` is how long the source took for them."""
 
     def __init__(self, source: FrameSource, stage: str, progress: Progress | None) -> None:
         self._source, self._stage, self._progress = source, stage, progress
         self.shape, self.bit_depth = source.shape, source.bit_depth
-        self.seconds = 0.0
 
     def read(self, start: int, stop: int) -> Iterator[Samples]:
         """Yield the frames start .. stop - 1."""
-        frames, done = self._source.read(start, stop), start
-        while True:
-            began = time.perf_counter()
-            frame = next(frames, None)
-            self.seconds += time.perf_counter() - began
-            if frame is None:
-                return
-            done += 1
+        for done, frame in enumerate(self._timed(self._source.read(start, stop)), start + 1):
             if self._progress:
                 self._progress(done / self.shape[0], f"{self._stage} {done:,} of {self.shape[0]:,}")
             yield frame
@@ -44,23 +54,17 @@ def watched(video: Video, stage: str, progress: Progress | None) -> tuple[Video,
     return replace(video, source=frames), frames
 
 
-class WatchedSamples:
+class WatchedSamples(_Timed):
     """The samples of another source, of which `progress` hears; `seconds` is how long the source took for them."""
 
     def __init__(self, source: SampleSource, stage: str, progress: Progress | None) -> None:
         self._source, self._stage, self._progress = source, stage, progress
         self.shape, self.dtype = source.shape, source.dtype
-        self.seconds = 0.0
 
     def read(self, start: int, stop: int) -> Iterator[AudioSamples]:
         """Yield the samples start .. stop - 1."""
-        blocks, done = self._source.read(start, stop), start
-        while True:
-            began = time.perf_counter()
-            block = next(blocks, None)
-            self.seconds += time.perf_counter() - began
-            if block is None:
-                return
+        done = start
+        for block in self._timed(self._source.read(start, stop)):
             done += block.shape[1]
             if self._progress:
                 self._progress(done / self.shape[1], self._stage)

@@ -18,7 +18,7 @@ from .codecs.signals import Image, Samples, Video
 from .compare import Comparison, Entry, raw_bytes
 from .plot import Series, rd_plot
 
-__all__ = ["fill", "render", "settings_text"]
+__all__ = ["fill", "missing_text", "render", "settings_text"]
 
 SHOWN_PIXELS = 2_000_000  # larger pictures are shown as a crop of their middle, so that the report stays readable
 SHOWN_FRAMES = 3  # of a video: the first, the middle and the last
@@ -40,7 +40,7 @@ def render(comparison: Comparison) -> str:
         f"{raw_bytes(comparison.original):,} bytes of samples, {comparison.original_bytes:,} in the file given.",
         further="<th>VMAF</th>" if _has_vmaf(comparison) else "",
         rows="\n".join(_row(index, entry, smallest, _has_vmaf(comparison)) for index, entry in enumerate(comparison.entries)),
-        notes="".join(f'<p class="muted">{escape(codec)} is missing: {escape(why)}</p>' for codec, why in _skipped(comparison)),
+        notes=missing_text(comparison.skipped),
         plot=rd_plot([Series(e.codec, e.curve, (e.bpp, e.psnr)) for e in comparison.entries], comparison.target_psnr),
         pictures=_pictures(comparison, crop),
         crop="" if crop is None else '<p class="muted">The middle of the picture is shown; all figures are of the whole.</p>',
@@ -67,8 +67,9 @@ def _has_vmaf(comparison: Comparison) -> bool:
     return any(entry.vmaf is not None for entry in comparison.entries)
 
 
-def _skipped(comparison: Comparison) -> list[tuple[str, str]]:
-    return sorted(comparison.skipped.items())
+def missing_text(skipped: Mapping[str, str]) -> str:
+    """Return what a report says of codecs that could not be compared, and why."""
+    return "".join(f'<p class="muted">{escape(codec)} is missing: {escape(why)}</p>' for codec, why in sorted(skipped.items()))
 
 
 def _row(index: int, entry: Entry, smallest: Entry, with_vmaf: bool) -> str:

@@ -12,7 +12,7 @@ from .codecs import media
 from .codecs.audio.rvq_packets import float_samples, integer_samples
 from .codecs.audio.speech_quality import HEARD_SECONDS
 from .codecs.signals import Audio
-from .compare_page import fill, settings_text
+from .compare_page import fill, missing_text, settings_text
 from .compare_sound import SoundComparison, SoundEntry
 from .plot import Scales, Series, rd_plot
 from .spectrogram import ERROR_SPAN, SPAN, error_picture, level_picture, levels
@@ -34,7 +34,6 @@ def render_sound(comparison: SoundComparison) -> str:
     with_speech = any(entry.speech for entry in entries)
     colours = {codec: number for number, codec in enumerate(dict.fromkeys(entry.codec for entry in entries))}
     smallest = entries[0]
-    skipped = sorted(comparison.skipped.items())
     return fill(
         "compare_sound.html",
         title=escape(comparison.name),
@@ -50,7 +49,7 @@ def render_sound(comparison: SoundComparison) -> str:
         further="<th>PESQ</th><th>STOI</th>" if with_speech else "",
         rows="\n".join(_row(number, entry, colours, with_speech) for number, entry in enumerate(entries, 1)),
         measures=_measures_text(comparison, with_speech),
-        notes="".join(f'<p class="muted">{escape(codec)} is missing: {escape(why)}</p>' for codec, why in skipped),
+        notes=missing_text(comparison.skipped),
         plot=_plot(entries, colours, with_speech),
         sounds=_sounds(comparison, heard),
         first=str(next((number for number, entry in enumerate(entries, 1) if entry.codec != smallest.codec), 1)),
