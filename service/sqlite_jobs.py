@@ -19,6 +19,7 @@ from .settings import ServiceSettings, variable
 __all__ = ["SqliteJobStore"]
 
 SCHEMA = 1
+PATIENCE_S = 10.0  # for other processes that hold the file
 REMEMBERED_S = 86_400.0  # how long a job is known, and its Idempotency-Key taken, after its result has expired
 HOOK_PAUSE_S = 60.0  # a webhook that a dead process had taken is due again after this
 _TABLE = """
@@ -49,15 +50,27 @@ class SqliteJobStore:
 
     def __init__(self, path: Path, settings: ServiceSettings, clock: Callable[[], float] = time.time) -> None:
         self._settings, self._clock = settings, clock
-        self._database = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+        self._database = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
         self._database.row_factory = sqlite3.Row
-        self._database.execute("PRAGMA journal_mode = WAL")
+        self._log_ahead()
         self._database.execute("PRAGMA synchronous = FULL")  # an accepted job outlives a power cut
         version = self._database.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, SCHEMA):
             self._database.close()
             raise sqlite3.DatabaseError(f"{path} was written by another version of Laconic (schema {version}, not {SCHEMA})")
         self._database.executescript(f"{_TABLE} PRAGMA user_version = {SCHEMA};")
+
+    def _log_ahead(self) -> None:
+        """Switch to the write-ahead log: SQLite itself does not wait here for another process that switches a new file too."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self._database.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
 
     def close(self) -> None:
         """Close the file."""

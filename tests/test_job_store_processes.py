@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ JOBS, WORKERS = 60, 3
 # Adds jobs, then claims and ends jobs until there are none, and prints the ids of those that it ended.
 WORKER = """
 import json, sys, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from laconic.service.job_store import Draft, Ending
 from laconic.service.settings import ServiceSettings
@@ -76,3 +79,15 @@ def test_a_job_submitted_by_one_is_known_claimed_and_cancelled_by_another(tmp_pa
     assert not second.beat(claimed, "second", 0.5, "half"), "its worker would not notice"
     first.close()
     second.close()
+
+
+def test_a_new_store_is_opened_by_many_at_once(tmp_path: Path) -> None:
+    barrier = threading.Barrier(6)
+
+    def opened(path: Path) -> None:
+        barrier.wait()
+        SqliteJobStore(path, ServiceSettings()).close()
+
+    with ThreadPoolExecutor(6) as pool:
+        for number in range(60):
+            list(pool.map(opened, [tmp_path / f"{number}.sqlite"] * 6))
