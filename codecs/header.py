@@ -32,6 +32,7 @@ CODEC_NUMBERS = {
     "audio-lossless": 13,
     "flac": 14,
     "opus": 15,
+    "image-overfit": 16,
 }
 
 _CODEC_NAMES = {number: name for name, number in CODEC_NUMBERS.items()}

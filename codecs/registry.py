@@ -14,6 +14,7 @@ __all__ = ["CODECS", "codec_class", "codec_ids", "open_codec"]
 
 CODECS: dict[str, str] = {
     "image-transform": "laconic.codecs.image.transform:ImageTransform",
+    "image-overfit": "laconic.codecs.image.overfit:ImageOverfit",
     "image-lossless": "laconic.codecs.image.lossless:ImageLossless",
     "jpeg": "laconic.codecs.image.jpeg:Jpeg",
     "webp": "laconic.codecs.image.webp:WebP",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .kernels import inlined
 
-__all__ = ["adapt", "confidence", "learn", "logistic_cdf", "mix", "new_cells", "probability_16", "squash", "stretch"]
+__all__ = ["adapt", "confidence", "exponential", "learn", "logistic_cdf", "mix", "new_cells", "probability_16", "squash", "stretch"]
 
 Doubles = NDArray[np.float64]
 Cells = NDArray[np.int32]
@@ -26,7 +26,7 @@ STEPS = 4096  # of each table
 COUNT_BITS = 9  # of a cell: the lowest bits count its uses, the 22 above are the probability of a one
 
 
-def _exponential(x: Doubles) -> Doubles:
+def exponential(x: Doubles) -> Doubles:
     """Return exp(x), to about 1e-14, by additions, products and quotients alone: the same doubles on every machine."""
     reduced, term, total = x / 256.0, np.ones_like(x), np.ones_like(x)
     for k in range(1, 14):
@@ -38,7 +38,7 @@ def _exponential(x: Doubles) -> Doubles:
 
 
 def _logistic(x: Doubles) -> Doubles:
-    return 1.0 / (1.0 + _exponential(-x))
+    return 1.0 / (1.0 + exponential(-x))
 
 
 def _inverse(p: Doubles) -> Doubles:

@@ -29,7 +29,8 @@ from laconic.codecs.errors import (
 from laconic.codecs.image import transform_context
 from laconic.codecs.image.alpha import decode_alpha, encode_alpha
 from laconic.codecs.image.tiling import CELL, TILE, grid_of, tiles_of
-from laconic.codecs.image.transform import HALO, PARAM_QUALITY, ImageTransform, TransformSettings, pad_to_cells, rgb_planes
+from laconic.codecs.image.rgb import rgb_planes
+from laconic.codecs.image.transform import HALO, PARAM_QUALITY, ImageTransform, TransformSettings, pad_to_cells
 from laconic.codecs.image.transform_coding import EntropyMeter, decode_tiles
 from laconic.codecs.metrics import psnr
 from laconic.codecs.registry import open_codec
@@ -202,7 +203,7 @@ def test_files_are_as_small_as_their_probabilities(codec: ImageTransform, qualit
 
 def test_windows_give_the_latents_of_the_whole(codec: ImageTransform) -> None:
     image, quality = two_tiles(), torch.tensor([60])
-    pixels = torch.from_numpy(pad_to_cells(rgb_planes(image)))[None]
+    pixels = torch.from_numpy(pad_to_cells(rgb_planes(image, "image-transform")))[None]
     grid = grid_of(*image.shape[:2])
     with torch.inference_mode():
         whole = codec.model.latents(pixels, quality)

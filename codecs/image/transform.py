@@ -22,10 +22,11 @@ from torch import Tensor
 from ...entropy.digest import symbol_digest
 from ...entropy.errors import EntropyError, InexactDevice
 from ..codec import CodecSettings, Progress, Stream
-from ..errors import CorruptStream, DeviceUnavailable, LimitExceeded, UnsupportedMedia
+from ..errors import CorruptStream, DeviceUnavailable, LimitExceeded
 from ..signals import Image
 from ..weights import load_weights
-from .alpha import decode_alpha, encode_alpha
+from .alpha import encode_alpha
+from .rgb import restore, rgb_planes
 from .tiling import CELL, Tile, grid_of, tiles_of
 from .transform_coding import EntropyMeter, decode_tiles, encode_tiles
 from .transform_model import ExactModel
@@ -112,7 +113,9 @@ class ImageTransform:
         progress: Progress | None = None,
     ) -> list[Stream]:
         began = time.perf_counter()
-        pixels = [pad_to_cells(rgb_planes(signal)) for signal in signals]
+        for signal in signals:
+            check_area(*signal.shape[:2])
+        pixels = [pad_to_cells(rgb_planes(signal, self.id)) for signal in signals]
         batches = _batches([grid_of(*signal.shape[:2]) for signal in signals], self.tiles_at_once)
         codes: list[dict[Tile, tuple[bytes, bytes]]] = [{} for _ in signals]
         for number, batch in enumerate(batches):
@@ -196,15 +199,6 @@ def _batches(grids: Sequence[tuple[int, int]], most: int) -> list[list[_Piece]]:
     return [pieces[i : i + most] for pieces in alike.values() for i in range(0, len(pieces), most)]
 
 
-def rgb_planes(signal: Image) -> NDArray[np.uint8]:
-    """Return (3, H, W) uint8 planes of a picture's colour channels; grey three times."""
-    if signal.array.dtype != np.uint8:
-        raise UnsupportedMedia("image-transform takes 8 bits per sample; use jxl with lossless for 16")
-    check_area(*signal.shape[:2])
-    colour = signal.array[:, :, : signal.shape[2] - signal.has_alpha]
-    return np.ascontiguousarray(np.broadcast_to(colour.transpose(2, 0, 1), (3, *signal.shape[:2])), np.uint8)
-
-
 def check_area(height: int, width: int) -> None:
     """Raise `LimitExceeded` for a picture so thin that whole cells of 16 x 16 pixels would take far more memory than it."""
     rows, columns = grid_of(height, width)
@@ -237,17 +231,6 @@ def check_stream(stream: Stream) -> int:
     if len(stream.chunks) != expected:
         raise CorruptStream(f"there are {len(stream.chunks)} payloads where the picture has {expected}")
     return quality
-
-
-def restore(stream: Stream, planes: NDArray[np.uint8]) -> Image:
-    """Return the picture of decoded RGB planes (3, 16h, 16w): cropped, grey where it was, alpha put back."""
-    height, width, channels = stream.shape
-    colour = planes[:, :height, :width].transpose(1, 2, 0)
-    if channels < 3:
-        colour = np.rint(colour.mean(2, keepdims=True, dtype=np.float32)).astype(np.uint8)
-    if channels in (2, 4):
-        colour = np.concatenate([colour, decode_alpha(stream.chunks[-1], height, width)[:, :, None]], 2)
-    return Image(np.ascontiguousarray(colour), dict(stream.metadata))
 
 
 def _report(progress: Progress | None, done: int, of: int, stage: str) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .inr_checkpoint import load_checkpoint, save_checkpoint
+from ..checkpoint import load_checkpoint, save_checkpoint
 from .inr_loss import LOSSES
 from .inr_networks import initial_tensors, render
 from .inr_spec import Spec

@@ -1,0 +1,141 @@
+"""Fitting latents and networks to one picture: to the same result on any number of threads, resumable and cancellable.
+
+First latents are rounded softly with noise that shrinks, and everything moves; then they are rounded hard, with gradients as if
+they were not. Then the networks' parameters are put on their grids (`overfit_quantise`).
+Adam; schedules after Cool-chic 4 (Blard et al. 2024, section III) and C3 (Kim et al. 2024, section 3), but latents move ten
+times faster and Adam forgets sooner, as there are ten times fewer steps.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..checkpoint import load_checkpoint, save_checkpoint
+from .overfit_dense import Floats
+from .overfit_latents import adam
+from .overfit_loss import Measure
+from .overfit_parameters import Initial
+from .overfit_picture import BETAS, Moments, Picture
+from .overfit_quantise import Quantised, quantise
+from .overfit_render import Run
+
+__all__ = ["HARD_RATE", "LARGEST_PARAMETER", "LATENT_RATE", "NETWORK_RATE", "STRENGTHS", "TEMPERATURES", "Fit", "between", "falling"]
+
+SOFT = 0.93  # part of all steps; in the rest latents are rounded hard and only the networks move
+TEMPERATURES, STRENGTHS = (0.3, 0.1), (0.3, 0.1)  # of soft rounding and its noise, at first and at last
+LATENT_RATE, NETWORK_RATE = 0.2, 0.03
+HARD_RATE = 0.1  # of the networks' rate, once rounding is hard
+LARGEST_PARAMETER = 7.9
+AGAIN, AGAIN_STEPS, AGAIN_RATE = 0.25, 100, 0.4  # steps (part and least) and learning rates of a fit that goes on from another
+WARM_UP = 0.02  # of all steps
+PRICE, NEAR = 6.0, 0.02  # bits of a parameter for each doubling of its distance from the initial one, beyond this
+SAVE_SECONDS, REPORT_SECONDS = 5.0, 0.25
+
+Report = Callable[[float, str], None]
+
+
+def between(ends: tuple[float, float], part: float) -> float:
+    """Return what is `part` (0..1) of the way from one end to the other."""
+    return ends[0] + (ends[1] - ends[0]) * part
+
+
+def falling(part: float) -> float:
+    """Return the learning rate `part` of the way, beside that at first: half a cosine."""
+    return 0.5 * (1 + math.cos(math.pi * part))
+
+
+class Fit:
+    """A fit under way, of `target` float32 [3, H, W] in 0..1, with the weight (lambda) of a bit per pixel beside the error."""
+
+    def __init__(self, target: Floats, weight: float, initial: Initial, steps: int, run: Run = map) -> None:
+        self.initial, self.steps, self.step = initial.network, steps, 0
+        self.picture = Picture(target, weight, initial.filters, run)
+        self.parameters, self._start = Moments.of(self.initial.floats()), self.initial.floats()
+        self._network_rate = NETWORK_RATE
+        self._gradient = np.zeros_like(self.parameters.values)
+        self._pace = 1.0
+        self._measured = Measure(0.0, 1.0)
+
+    def again(self, weight: float) -> Fit:
+        """Return a shorter fit with another weight that goes on from this one."""
+        fit = copy.copy(self)
+        fit.steps, fit.step, fit._pace = max(AGAIN_STEPS, round(AGAIN * self.steps)), 0, AGAIN_RATE
+        fit.picture.loss.weight = weight
+        for moments in (*fit.picture.latents, fit.parameters):
+            moments.rest()
+        return fit
+
+    def advance(self, checkpoint: Path | None, report: Report) -> Quantised:
+        """Go on to the end, and return the quantised network; `report(part, stage)` may raise to stop."""
+        self._restore(checkpoint)
+        soft = round(SOFT * self.steps)
+        saved = told = time.monotonic()
+        while self.step < self.steps:
+            if self.step < soft:
+                self._move_softly(self.step / soft)
+            else:
+                self._move((self.step - soft) / (self.steps - soft))
+            now = time.monotonic()
+            if now - told > REPORT_SECONDS:
+                told = now
+                report(self.step / self.steps, self._stage())
+            if checkpoint is not None and now - saved > SAVE_SECONDS:
+                saved = now
+                self._save(checkpoint)
+        self.picture.round()
+        quantised = quantise(self.picture.loss, self.initial, self.parameters.values, lambda: report(1.0, "coding the networks"))
+        report(1.0, self._stage())
+        return quantised
+
+    def _stage(self) -> str:
+        bits, error = self._measured
+        return f"fitting {-10 * math.log10(max(error, 1e-10)):.2f} dB at {bits / self.picture.pixels:.3f} bpp"
+
+    def _move_softly(self, part: float) -> None:
+        """Take one step with noise, `part` (0..1) of the way through these."""
+        self.picture.round_softly(between(TEMPERATURES, part), between(STRENGTHS, part), self.step)
+        self._move_all(self._pace * falling(part) * min(1.0, (self.step + 1) / (WARM_UP * self.steps)))
+
+    def _move(self, part: float) -> None:
+        """Take one step of the networks with latents rounded hard; these stay, as rounded ones have no useful gradient."""
+        self.picture.round()
+        self._move_all(HARD_RATE * falling(part), latents=False)
+
+    def _move_all(self, rate: float, latents: bool = True) -> None:
+        tensors, gradient = self.initial.spec.views(self.parameters.values), self.initial.spec.views(self._gradient)
+        self._measured = self.picture.loss.backwards(tensors, gradient)
+        self.step += 1
+        if latents:
+            self.picture.move(rate * LATENT_RATE, self.step)
+        mean = (self._gradient + self._price()) / np.float32(self.picture.pixels)
+        adam(*self.parameters, mean, rate * self._network_rate, BETAS, self.step, LARGEST_PARAMETER)
+
+    def _price(self) -> Floats:
+        """Return the gradient of what the parameters' code takes, about: PRICE log2(1 + distance / NEAR) bits each."""
+        away = self.parameters.values - self._start
+        return np.float32(self.picture.loss.weight * PRICE / math.log(2)) * np.sign(away) / (np.abs(away) + np.float32(NEAR))
+
+    def _arrays(self) -> dict[str, Floats]:
+        parts = {f"latents.{k}": moments for k, moments in enumerate(self.picture.latents)} | {"parameters": self.parameters}
+        return {f"{name}.{field}": array for name, moments in parts.items() for field, array in moments._asdict().items()}
+
+    def _save(self, checkpoint: Path) -> None:
+        arrays = self._arrays() | {"step": np.array([self.step], np.int64)}
+        save_checkpoint(checkpoint, {name: torch.from_numpy(array) for name, array in arrays.items()})
+
+    def _restore(self, checkpoint: Path | None) -> None:
+        """Go on from a checkpoint, if there is one that opens and fits."""
+        found = {} if checkpoint is None else load_checkpoint(checkpoint)
+        arrays = self._arrays()
+        if any(name not in found or tuple(found[name].shape) != array.shape for name, array in arrays.items()):
+            return
+        for name, array in arrays.items():
+            array[...] = found[name].numpy()
+        self.step = int(found["step"][0])
