@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -28,11 +28,11 @@ from ..weights import load_weights
 from .alpha import decode_alpha, encode_alpha
 from .tiling import CELL, Tile, grid_of, tiles_of
 from .transform_coding import EntropyMeter, decode_tiles, encode_tiles
+from .transform_efforts import EFFORTS, encode_refined
 from .transform_model import ExactModel
-from .transform_networks import QUALITY_MAX
+from .transform_networks import HALO, QUALITY_MAX
 from .transform_spec import TransformSpec
 
-HALO = 3  # latent positions around a tile that its transform reads; beyond the reach of either transform
 TILES_AT_ONCE = {"cpu": 1, "cuda": 8}  # through the networks; on a CPU more is slower (caches), by a fifth for four tiles
 PARAM_QUALITY = 16  # header key
 MAX_PADDED_PIXELS = 2**27
@@ -42,6 +42,12 @@ class TransformSettings(CodecSettings):
     """Settings of `image-transform`."""
 
     quality: int = Field(50, ge=0, le=QUALITY_MAX, description="0 (smallest file) to 100 (best picture)")
+    effort: int = Field(
+        3,
+        ge=1,
+        le=9,
+        description="1 (fastest) to 9 (smallest file): from 5 on symbols are refined for the picture, up to 4 not",
+    )
 
 
 class _Piece(NamedTuple):
@@ -60,7 +66,8 @@ def exact_model(digest: bytes, device: str) -> ExactModel:
     spec = json.loads(weights.metadata["spec"])
     spec["groups"] = tuple(spec["groups"])
     try:
-        return ExactModel(weights.tensors, TransformSpec(**spec), device)
+        with torch.inference_mode(False):  # or no gradient could be had through the networks for ever after
+            return ExactModel(weights.tensors, TransformSpec(**spec), device)
     except InexactDevice as error:
         raise DeviceUnavailable(f"{error}; use the cpu") from error
 
@@ -113,8 +120,16 @@ class ImageTransform:
     ) -> list[Stream]:
         began = time.perf_counter()
         pixels = [pad_to_cells(rgb_planes(signal)) for signal in signals]
-        batches = _batches([grid_of(*signal.shape[:2]) for signal in signals], self.tiles_at_once)
         codes: list[dict[Tile, tuple[bytes, bytes]]] = [{} for _ in signals]
+        grids = {}
+        for picture, (signal, chosen) in enumerate(zip(signals, settings, strict=True)):
+            size = (signal.shape[0], signal.shape[1])
+            if chosen.effort in EFFORTS:
+                planes = pixels[picture]
+                codes[picture] = encode_refined(self.model, planes, size, chosen.quality, chosen.effort, meter, progress)
+            else:
+                grids[picture] = grid_of(*size)
+        batches = _batches(grids, self.tiles_at_once)
         for number, batch in enumerate(batches):
             windows = np.stack([pixels[p.picture][(slice(None), *p.window.slices(CELL))] for p in batch])
             quality = torch.tensor([settings[p.picture].quality for p in batch])
@@ -149,7 +164,7 @@ class ImageTransform:
         grids = [grid_of(*stream.shape[:2]) for stream in streams]
         latents = [torch.empty(model.spec.latent, *grid) for grid in grids]
         digests: list[dict[Tile, bytes]] = [{} for _ in streams]
-        batches = _batches(grids, self.tiles_at_once)
+        batches = _batches(dict(enumerate(grids)), self.tiles_at_once)
         for number, batch in enumerate(batches):
             quality = torch.tensor([qualities[p.picture] for p in batch])
             chunks = [streams[p.picture].chunks[p.number] for p in batch]
@@ -186,10 +201,10 @@ class ImageTransform:
         self.last_timings = {"transform": time.perf_counter() - began - meter.seconds, "entropy": meter.seconds}
 
 
-def _batches(grids: Sequence[tuple[int, int]], most: int) -> list[list[_Piece]]:
-    """Return all tiles of all pictures in batches of at most `most`, whose tiles and windows have one size and offset."""
+def _batches(grids: Mapping[int, tuple[int, int]], most: int) -> list[list[_Piece]]:
+    """Return all tiles of numbered pictures in batches of at most `most`, whose tiles and windows have one size and offset."""
     alike: dict[tuple[object, ...], list[_Piece]] = defaultdict(list)
-    for picture, grid in enumerate(grids):
+    for picture, grid in grids.items():
         for number, tile in enumerate(tiles_of(grid)):
             window = tile.grown(HALO, grid)
             alike[window.size, tile.within(window)].append(_Piece(picture, number, tile, window))
