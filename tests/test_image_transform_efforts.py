@@ -9,7 +9,7 @@ import torch
 from laconic.codecs import compress, container
 from laconic.codecs.codec import BatchCodec
 from laconic.codecs.errors import Cancelled
-from laconic.codecs.image.fixed_point import relu_conv
+from laconic.codecs.image.fixed_point import FixedPointConv2d
 from laconic.codecs.image.transform import ImageTransform, TransformSettings
 from laconic.codecs.image.transform_efforts import EFFORTS
 from laconic.codecs.image.transform_model import ExactConv2d
@@ -135,14 +135,14 @@ def test_progress_rises_step_by_step_and_may_cancel(codec: ImageTransform) -> No
 
 def test_targets_are_met_at_any_effort() -> None:
     plain, refined = (
-        compress.encode(photograph(), CODEC, {"effort": effort}, Target(psnr=32), "cpu").data for effort in (1, 6)
+        compress.encode(photograph(), CODEC, {"effort": effort}, Target(psnr=38), "cpu").data for effort in (1, 6)
     )
     assert len(refined) < len(plain)
 
 
 def test_the_gradient_of_an_exact_layer_is_that_of_the_real_one() -> None:
     torch.manual_seed(0)
-    real = relu_conv(6, 8, 3, stride=2)
+    real = FixedPointConv2d(6, 8, 3, stride=2)
     tensors = {"layer.weight": real.integer_weight(), "layer.shift": real.weight_shift(), "layer.bias": real.integer_bias()}
     integers = {name: value.detach().to(torch.int32) for name, value in tensors.items()}
     exact = ExactConv2d("layer", real, integers, torch.device("cpu"))
@@ -164,7 +164,8 @@ def test_symbols_are_the_cheapest(codec: ImageTransform) -> None:
     tables = torch.arange(64)[:, None].expand_as(offsets)
     found = costs.cheapest(offsets, tables, torch.tensor(9.0))
     cost = 9 * (found - offsets) ** 2 + costs.of(found, tables)
-    assert (found[0] == 0).all()
-    for other in range(-5, 6):
-        another = 9 * (other - offsets) ** 2 + costs.of(torch.full_like(offsets, other), tables)
-        assert (cost <= another + 0.5)[1:].all()  # candidates between the next towards zero and zero are left out
+    others = [9 * (s - offsets) ** 2 + costs.of(torch.full_like(offsets, s), tables) for s in range(-5, 6)]
+    lost = cost - torch.stack(others).amin(0)
+    assert (found[0] == 0).all()  # silent
+    # those between the next towards zero and zero are not looked at; bits of fitted tables do not rise evenly
+    assert lost[1:].max() < 2 and (lost[1:] > 0.1).float().mean() < 0.01
