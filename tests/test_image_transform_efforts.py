@@ -65,6 +65,7 @@ def test_photographs_get_better(quality: int) -> None:
     plain = objective(image, encoded(image, quality, 1), quality)
     assert objective(image, encoded(image, quality, FIRST), quality) < 0.995 * plain
     assert objective(image, encoded(image, quality, 7), quality) < 0.99 * plain
+    assert objective(image, encoded(image, quality, 9), quality) < 0.99 * plain
 
 
 @pytest.mark.parametrize("image", [noisy(33, 21), smooth(40, 64), two_tiles(), Image(np.full((20, 20, 3), 255, np.uint8))])

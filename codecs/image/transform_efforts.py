@@ -21,20 +21,30 @@ from .tiling import CELL, Tile, grid_of, tiles_of
 from .transform_coding import EntropyMeter, StepQuantiser, encode_latents, hyper_latents_of
 from .transform_model import ExactModel
 from .transform_networks import HALO
-from .transform_refine import Refinement, Window, nearest, slope_of
+from .transform_refine import Heat, Refinement, Window, nearest, slope_of
 
 __all__ = ["EFFORTS", "Search", "encode_refined"]
 
 
 @dataclass(frozen=True)
 class Search:
-    """How an effort refines: how many steps, and what part of the way to its new target a latent goes in each."""
+    """How an effort refines: how many steps, what part of the way to its new target a latent goes in each, and the heat.
+
+    `temperature`, in bits, is where annealing starts; it falls evenly and ends when `COLD` of the steps are left.
+    """
 
     steps: int
     damping: float = 0.8
+    temperature: float = 0.0
+
+    def heat(self, number: int) -> Heat | None:
+        """Return the noise of a step; the first, which starts from the symbols as trained, has none."""
+        temperature = self.temperature * (1 - number / ((1 - COLD) * self.steps))
+        return Heat(temperature, number) if number and temperature > 0 else None
 
 
-EFFORTS = {5: Search(1), 6: Search(2), 7: Search(4), 8: Search(8), 9: Search(16, 0.5)}  # lower ones do not refine
+COLD = 0.15
+EFFORTS = {5: Search(1), 6: Search(2), 7: Search(4), 8: Search(8, 0.6, 0.7), 9: Search(24, 0.4, 1.0)}  # lower ones: none
 
 
 class _Coded(NamedTuple):
@@ -69,7 +79,7 @@ class _Picture:
         y, z = self._analysed(tile)
         refinement = Refinement(self.model, y, z, self.quality, window)
         for number in range(search.steps):
-            refinement.step(search.damping, first=number == 0)
+            refinement.step(search.damping, first=number == 0, heat=search.heat(number))
             report()
         coded, refined = self._code(refinement.finish(), z, nearest)
         if self._objective(coded, refined, window) < self._objective(self.coded[tile], window.tile, window):

@@ -28,7 +28,7 @@ from .transform_context import SCALE_COUNT
 from .transform_model import ExactModel
 from .transform_networks import lambda_of_quality
 
-__all__ = ["Refinement", "Window", "nearest", "slope_of"]
+__all__ = ["Costs", "Heat", "Refinement", "Window", "nearest", "slope_of"]
 
 LARGEST = 255  # magnitude up to which the bits of symbols are told apart
 SLOPE = 1.15  # times lambda of the training: the file then has about the PSNR of the one that is not refined
@@ -57,15 +57,37 @@ class Costs:
         """Return the bits of symbols (real dtype) under tables (integers)."""
         return self.flat[tables * (LARGEST + 2) + symbols.abs().clamp(max=LARGEST + 1).long()]
 
-    def cheapest(self, offset: Tensor, tables: Tensor, curvature: Tensor) -> Tensor:
-        """Return the symbols of least curvature x squared offset + bits: of the nearest, the next towards zero, and zero."""
+    def cheapest(self, offset: Tensor, tables: Tensor, curvature: Tensor, heat: Heat | None = None) -> Tensor:
+        """Return the symbols of least curvature x squared offset + bits: of the nearest, the next towards zero, and zero.
+
+        `heat` makes the choice random, and the next away from zero one of the choices.
+        """
         size = offset.abs()
         best = torch.floor(size + 0.5)
-        least = curvature * (best - size).square() + self.of(best, tables)
-        for other in ((best - 1).clamp_min(0), torch.zeros_like(best)):
+        least = torch.full_like(size, torch.inf)
+        others = [(best - 1).clamp_min(0), torch.zeros_like(best), *([] if heat is None else [best + 1])]
+        for other in (best, *others):
             cost = curvature * (other - size).square() + self.of(other, tables)
+            if heat is not None:
+                cost = cost + heat.noise(cost)
             best, least = torch.where(cost < least, other, best), torch.minimum(cost, least)
         return best * torch.sign(offset) * (tables > 0)
+
+
+class Heat:
+    """Noise on costs that makes the least one a sample of softmax(-cost / temperature), temperature in bits (Gumbel-max).
+
+    Symbols then leave local minima: simulated annealing (Kirkpatrick, Gelatt and Vecchi 1983, "Optimization by simulated
+    annealing"), where Yang, Bamler and Mandt anneal the distribution that they relax rounding to.
+    """
+
+    def __init__(self, temperature: float, seed: int) -> None:
+        self.temperature, self.generator = temperature, torch.Generator().manual_seed(seed)
+
+    def noise(self, costs: Tensor) -> Tensor:
+        """Return noise of the shape of `costs`, drawn on the CPU so that devices draw alike."""
+        drawn = torch.empty(costs.shape).exponential_(generator=self.generator)
+        return (drawn.clamp_min(1e-30).log() * self.temperature).to(costs.device)
 
 
 class _Bits(torch.autograd.Function):
@@ -138,11 +160,14 @@ class Refinement:
         self.curvature = self.slope * model.error_per_step(quality)
         self.best, self.least = y, float("inf")
 
-    def step(self, damping: float, first: bool = False) -> None:
-        """Quantise towards the target, then move the target; the first time symbols are those that no effort refines."""
+    def step(self, damping: float, first: bool = False, heat: Heat | None = None) -> None:
+        """Quantise towards the target, then move the target `damping` of the way.
+
+        The first time symbols are those of efforts that do not refine; `heat` makes symbols random.
+        """
         moves = torch.zeros_like(self.target, requires_grad=True)
         with torch.enable_grad():
-            y, bits = self._walk(moves, first)
+            y, bits = self._walk(moves, first, heat)
             pixels = self.model.synthesise(self.window.with_tile(y), self.quality)
             (bits + self.slope * self.window.error_of(pixels)).backward()  # type: ignore[no-untyped-call]
         y = y.detach()
@@ -153,11 +178,11 @@ class Refinement:
     @torch.no_grad()
     def finish(self) -> Tensor:
         """Quantise a last time; returns `best`."""
-        taken = self._walk(torch.zeros_like(self.target), False)
+        taken = self._walk(torch.zeros_like(self.target))
         self._note(taken, self.model.synthesise(self.window.with_tile(taken.y), self.quality))
         return self.best
 
-    def _walk(self, moves: Tensor, as_trained: bool) -> _Taken:
+    def _walk(self, moves: Tensor, as_trained: bool = False, heat: Heat | None = None) -> _Taken:
         """Quantise in coding order; the latents that come out have the gradients of `moves`, which are zero."""
         bits = [moves.new_zeros(())]
 
@@ -169,7 +194,7 @@ class Refinement:
             if as_trained:
                 symbols = self.model.quantise(offset, tables)
             else:
-                symbols = self.costs.cheapest(offset, tables, self.curvature[:, channels])
+                symbols = self.costs.cheapest(offset, tables, self.curvature[:, channels], heat)
             # a mean that moves moves the symbol the other way: the latent, held by its target, stays
             each = cast(Tensor, _Bits.apply(symbols + (fixed - mean), index, self.costs))  # type: ignore[no-untyped-call]
             bits.append((each * (tables > 0)).sum())
