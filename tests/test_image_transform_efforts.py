@@ -50,11 +50,11 @@ def test_low_efforts_are_the_default() -> None:
 
 @pytest.mark.parametrize("effort", EFFORTS)
 def test_round_trip(effort: int) -> None:
-    check_round_trip(CODEC, photograph(), {"quality": 60, "effort": effort}, least_psnr=30)
+    check_round_trip(CODEC, photograph(48, 64), {"quality": 60, "effort": effort}, least_psnr=30)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("size", [(1, 1), (1, 17), (33, 7), (100, 130)], ids=str)
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("size", [(1, 1), (1, 17), (33, 7)], ids=str)
 def test_odd_pictures_round_trip(size: tuple[int, int], channels: int) -> None:
     check_round_trip(CODEC, smooth(*size, channels), {"quality": 90, "effort": FIRST}, least_psnr=28)
 
@@ -64,8 +64,7 @@ def test_photographs_get_better(quality: int) -> None:
     image = photograph()
     plain = objective(image, encoded(image, quality, 1), quality)
     assert objective(image, encoded(image, quality, FIRST), quality) < 0.995 * plain
-    assert objective(image, encoded(image, quality, 7), quality) < 0.99 * plain
-    assert objective(image, encoded(image, quality, 9), quality) < 0.99 * plain
+    assert objective(image, encoded(image, quality, 8), quality) < 0.99 * plain
 
 
 @pytest.mark.parametrize("image", [noisy(33, 21), smooth(40, 64), two_tiles(), Image(np.full((20, 20, 3), 255, np.uint8))])
@@ -84,7 +83,8 @@ def test_tiles_get_better_too() -> None:
 
 
 def test_runs_and_threads_agree() -> None:
-    check_deterministic(CODEC, photograph(), {"quality": 50, "effort": 7})
+    check_deterministic(CODEC, photograph(), {"quality": 50, "effort": 6})
+    check_deterministic(CODEC, photograph(48, 64), {"quality": 50, "effort": 8})  # which draws noise
 
 
 def test_batches_agree_with_one_by_one(codec: ImageTransform, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,7 +166,7 @@ class Refinement:
         The first time symbols are those of efforts that do not refine; `heat` makes symbols random.
         """
         moves = torch.zeros_like(self.target, requires_grad=True)
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             y, bits = self._walk(moves, first, heat)
             pixels = self.model.synthesise(self.window.with_tile(y), self.quality)
             (bits + self.slope * self.window.error_of(pixels)).backward()  # type: ignore[no-untyped-call]
