@@ -123,12 +123,12 @@ class ImageTransform:
         codes: list[dict[Tile, tuple[bytes, bytes]]] = [{} for _ in signals]
         grids = {}
         for picture, (signal, chosen) in enumerate(zip(signals, settings, strict=True)):
-            size = (signal.shape[0], signal.shape[1])
             if chosen.effort in EFFORTS:
-                planes = pixels[picture]
-                codes[picture] = encode_refined(self.model, planes, size, chosen.quality, chosen.effort, meter, progress)
+                codes[picture] = encode_refined(
+                    self.model, pixels[picture], signal.shape, chosen.quality, chosen.effort, meter, progress
+                )
             else:
-                grids[picture] = grid_of(*size)
+                grids[picture] = grid_of(*signal.shape[:2])
         batches = _batches(grids, self.tiles_at_once)
         for number, batch in enumerate(batches):
             windows = np.stack([pixels[p.picture][(slice(None), *p.window.slices(CELL))] for p in batch])

@@ -57,14 +57,14 @@ class _Coded(NamedTuple):
 class _Picture:
     """A picture on its way: `latents` (1, C, H, W), in steps, are what decodes at present, `coded` the tiles that hold them.
 
-    `planes` (3, 16 H, 16 W) are its pixels, padded from `size` to whole cells.
+    `planes` (3, 16 H, 16 W) are its pixels, padded to whole cells; `shape` is the picture's, (rows, columns, channels).
     """
 
     def __init__(
-        self, model: ExactModel, planes: NDArray[np.uint8], size: tuple[int, int], quality: int, meter: EntropyMeter
+        self, model: ExactModel, planes: NDArray[np.uint8], shape: tuple[int, ...], quality: int, meter: EntropyMeter
     ) -> None:
-        self.model, self.planes, self.size, self.meter = model, planes, size, meter
-        self.quality, self.grid = torch.tensor([quality]), grid_of(*size)
+        self.model, self.planes, self.shape, self.meter = model, planes, shape, meter
+        self.quality, self.grid = torch.tensor([quality]), grid_of(*shape[:2])
         self.latents = torch.empty(1, model.spec.latent, *self.grid)
         self.coded: dict[Tile, _Coded] = {}
 
@@ -97,8 +97,8 @@ class _Picture:
         outer = tile.grown(HALO, self.grid)
         latents = self.latents[(..., *outer.slices())].to(self.model.device)
         pixels = torch.from_numpy(self.planes[(slice(None), *outer.slices(CELL))])[None].to(self.model.device).float()
-        height, width = self.size
-        return Window(latents, pixels, height - outer.top * CELL, width - outer.left * CELL, tile.within(outer).slices())
+        rows, columns = self.shape[0] - outer.top * CELL, self.shape[1] - outer.left * CELL
+        return Window(latents, pixels, rows, columns, tile.within(outer).slices(), grey=self.shape[2] < 3)
 
     def _code(self, y: Tensor, z: Tensor, quantise: StepQuantiser) -> tuple[_Coded, Tensor]:
         """Return a coded tile, and the latents that decode from it."""
@@ -121,7 +121,7 @@ class _Picture:
 def encode_refined(
     model: ExactModel,
     planes: NDArray[np.uint8],
-    size: tuple[int, int],
+    shape: tuple[int, ...],
     quality: int,
     effort: int,
     meter: EntropyMeter,
@@ -129,10 +129,10 @@ def encode_refined(
 ) -> dict[Tile, tuple[bytes, bytes]]:
     """Return payload and digest of every tile of a picture at one of `EFFORTS`.
 
-    `planes` (3, 16 h, 16 w) are its pixels, padded from `size`. On a CPU one thread does all the work, so that bytes are the
-    same for any number of threads. `progress` hears of every step.
+    `planes` (3, 16 h, 16 w) are the pixels of a picture of `shape` (H, W, channels). On a CPU one thread does all the work, so
+    that bytes are the same for any number of threads. `progress` hears of every step.
     """
-    search, tiles = EFFORTS[effort], tiles_of(grid_of(*size))
+    search, tiles = EFFORTS[effort], tiles_of(grid_of(*shape[:2]))
     done, steps = 0, len(tiles) * (search.steps + 2)
 
     def report() -> None:
@@ -142,7 +142,7 @@ def encode_refined(
             progress(done / steps, "refining" if done > len(tiles) else "encoding")
 
     with one_thread(model.device.type):
-        picture = _Picture(model, planes, size, quality, meter)
+        picture = _Picture(model, planes, shape, quality, meter)
         for tile in tiles:
             picture.encode(tile)
             report()

@@ -114,7 +114,8 @@ class Window:
     """A tile and what surrounds it: what decodes at present, and what it is to look like.
 
     `latents` (1, C, H, W) are in steps; `pixels` (1, 3, 16 H, 16 W) are the picture's, of which the first `rows` and `columns`
-    count, the others being padding; `inner` selects the tile's latents.
+    count, the others being padding; `inner` selects the tile's latents. Of a `grey` picture all three channels are the same,
+    and a decoder averages those that it makes.
     """
 
     latents: Tensor
@@ -122,6 +123,7 @@ class Window:
     rows: int
     columns: int
     inner: tuple[slice, slice]
+    grey: bool = False
 
     @property
     def tile(self) -> Tensor:
@@ -135,9 +137,10 @@ class Window:
         return whole
 
     def error_of(self, pixels: Tensor) -> Tensor:
-        """Return the squared error of real pixels, in grey levels."""
+        """Return the squared error of real pixels, in grey levels, over three channels."""
         counted = (..., slice(self.rows), slice(self.columns))
-        return (pixels[counted] - self.pixels[counted]).square().sum()
+        found = pixels[counted].mean(1, keepdim=True) if self.grey else pixels[counted]
+        return (found - self.pixels[counted]).square().sum()
 
 
 class _Taken(NamedTuple):
