@@ -61,6 +61,7 @@ def run(
     *,
     codecs: Sequence[str] | None = None,
     qualities: Sequence[int] | None = None,
+    efforts: Sequence[int] | None = None,
     threads: int = 1,
     limit: int | None = None,
     jobs: int = 1,
@@ -74,13 +75,14 @@ def run(
     """Measure the codecs on the pictures of a folder and write `results.json`, `table.md` and `rd.svg` into `out`.
 
     `codecs` (default: all image codecs) at `qualities` (default: a set for each codec), on the first `limit` pictures, in
-    `jobs` processes of `threads` threads; then speed on each count of `timing_cores` (none: not measured), as medians over
-    `timing_pictures` pictures and `repeats` repeats. `docs` names a Markdown file whose marked section is replaced.
-    Raises `InvalidSettings` for an unknown codec, a folder without pictures or a missing matplotlib, and what codecs raise.
+    `jobs` processes of `threads` threads; codecs that have efforts once more at each of `efforts`; then speed on each count of
+    `timing_cores` (none: not measured), as medians over `timing_pictures` pictures and `repeats` repeats. `docs` names a
+    Markdown file whose marked section is replaced. Raises `InvalidSettings` for an unknown codec, a folder without pictures or
+    a missing matplotlib, and what codecs raise.
     """
     report = progress or (lambda done, stage: None)
     paths = _pictures(pictures, limit)
-    plans = [plan for codec in codecs or _image_codecs() for plan in _plans(codec, qualities)]
+    plans = [plan for codec in codecs or _image_codecs() for plan in _plans(codec, qualities, efforts or ())]
     _need_matplotlib()
     out.mkdir(parents=True, exist_ok=True)
     work = [
@@ -114,11 +116,14 @@ def _image_codecs() -> list[str]:
     return [codec for codec in codec_ids() if codec_class(codec).signal == "image" and not codec_class(codec).lossless]
 
 
-def _plans(codec: str, qualities: Sequence[int] | None) -> list[_Plan]:
-    if "quality" not in codec_class(codec).Settings.model_fields:
+def _plans(codec: str, qualities: Sequence[int] | None, efforts: Sequence[int]) -> list[_Plan]:
+    fields = codec_class(codec).Settings.model_fields
+    if "quality" not in fields:
         raise InvalidSettings(f"codec {codec!r} has no quality to measure at")
     chosen = qualities or QUALITIES.get(codec, OTHER_QUALITIES)
-    curves = {codec: {}, **VARIANTS.get(codec, {})}
+    curves: dict[str, dict[str, Scalar]] = {codec: {}, **VARIANTS.get(codec, {})}
+    if "effort" in fields:
+        curves |= {f"{codec} -e {effort}": {"effort": effort} for effort in efforts}
     return [_Plan(name, codec, tuple({"quality": quality, **fixed} for quality in chosen)) for name, fixed in curves.items()]
 
 
@@ -195,6 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the results and the cache")
     parser.add_argument("--codec", action="append", dest="codecs", help="measure this codec (repeat for more; default: all)")
     parser.add_argument("--quality", action="append", type=int, dest="qualities", help="measure at this quality (repeat)")
+    parser.add_argument("--effort", action="append", type=int, dest="efforts", help="a further curve at this effort (repeat)")
     parser.add_argument("--threads", type=int, default=1, help="threads of each process (default 1)")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
     parser.add_argument("--limit", type=int, help="only the first pictures")

@@ -161,8 +161,9 @@ def measure(job: Job) -> Point:
 
 
 def _ideal_bits(job: Job, picture: Image) -> float | None:
+    """Return the sum of -log2 p, which takes a second encoding; not of efforts, as the same coder writes their symbols."""
     codec = open_codec(job.codec, job.device)
-    count = getattr(codec, "ideal_bits", None)
+    count = None if "effort" in job.settings else getattr(codec, "ideal_bits", None)
     return None if count is None else float(count(picture, make_settings(type(codec), job.settings)))
 
 

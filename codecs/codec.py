@@ -27,12 +27,18 @@ __all__ = [
     "Stream",
     "TargetCodec",
     "VideoFacts",
+    "share_of",
 ]
 
 ParamValue = int | bytes | str | bool | list[int]
 
 # Called with the part done (0..1) and the name of the stage; raises `Cancelled` to stop the work.
 Progress = Callable[[float, str], None]
+
+
+def share_of(progress: Progress | None, start: float, share: float) -> Progress | None:
+    """Return the progress of a part of the work that begins at `start` and is `share` of the whole."""
+    return progress and (lambda done, stage: progress(min(1.0, start + share * done), stage))
 
 
 class CodecSettings(BaseModel):

@@ -318,7 +318,7 @@ def _encode_to_target(
         names,
         settings,
         target,
-        encode=lambda name, choice: _encode_with(signal, name, choice, device),
+        encode=lambda name, choice, part: _encode_with(signal, name, choice, device, part),
         decode=lambda data: decode(data, _limits_of(data, signal), device),
         progress=progress,
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from .errors import DeviceUnavailable, InvalidSettings
 
-__all__ = ["DEVICES", "check_exact", "resolve"]
+__all__ = ["DEVICES", "check_exact", "one_thread", "resolve"]
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -37,3 +40,17 @@ def check_exact(device: str) -> None:
         self_test(device)
     except InexactDevice as error:
         raise DeviceUnavailable(str(error)) from error
+
+
+@contextlib.contextmanager
+def one_thread(device: str) -> Iterator[None]:
+    """Run torch on one thread of the CPU: with more, sums come in another order, and what is fitted in another result."""
+    import torch
+
+    before = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

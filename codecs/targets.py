@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from .codec import Progress
+from .codec import Progress, share_of
 from .errors import InvalidSettings, LaconicError, UnsupportedMedia, WeightsMissing
 from .metrics import psnr
 from .registry import codec_class
@@ -81,26 +81,27 @@ class _Search(Generic[F]):
     signal: Signal
     settings: Mapping[str, object]
     target: Target
-    encode: Callable[[str, Mapping[str, object]], F]
+    encode: Callable[[str, Mapping[str, object], Progress | None], F]
     decode: Callable[[bytes], Signal]
 
     def quality_of(self, file: F) -> float:
         return psnr(self.signal, self.decode(file.data))
 
-    def attempt(self, codec: str, **choice: object) -> _Attempt[F]:
-        file = self.encode(codec, {**self.settings, **choice})
+    def attempt(self, codec: str, progress: Progress | None, **choice: object) -> _Attempt[F]:
+        file = self.encode(codec, {**self.settings, **choice}, progress)
         most = self.target.max_bytes(self.signal.pixels)
         if self.target.psnr is None:
             return _Attempt(codec, file, math.nan, most is not None and len(file.data) <= most)
         reached = self.quality_of(file)
         return _Attempt(codec, file, reached, reached >= self.target.psnr)
 
-    def bisect(self, codec: str) -> Iterator[_Attempt[F]]:
+    def bisect(self, codec: str, progress: Progress | None) -> Iterator[_Attempt[F]]:
         """Yield attempts at integer qualities; of those that meet the target the last is the best."""
-        low, high = 0, HIGHEST + 1
+        low, high, step = 0, HIGHEST + 1, 0
         while low < high:
             middle = (low + high) // 2
-            attempt = self.attempt(codec, quality=middle)
+            attempt = self.attempt(codec, share_of(progress, step / STEPS, 1 / STEPS), quality=middle)
+            step += 1
             # A PSNR is met from some quality upwards, a size up to some quality.
             if attempt.meets == (self.target.psnr is not None):
                 high = middle
@@ -108,9 +109,9 @@ class _Search(Generic[F]):
                 low = middle + 1
             yield attempt
 
-    def lossless(self, codec: str) -> Iterator[_Attempt[F]]:
+    def lossless(self, codec: str, progress: Progress | None) -> Iterator[_Attempt[F]]:
         """Yield one attempt at lossless coding."""
-        yield self.attempt(codec, lossless=True)
+        yield self.attempt(codec, progress, lossless=True)
 
     def best(self, attempts: Sequence[_Attempt[F]]) -> F:
         """Return the smallest file for a PSNR, the one of highest PSNR for a size."""
@@ -134,7 +135,7 @@ def search(
     codecs: Sequence[str],
     settings: Mapping[str, object],
     target: Target,
-    encode: Callable[[str, Mapping[str, object]], F],
+    encode: Callable[[str, Mapping[str, object], Progress | None], F],
     decode: Callable[[bytes], Signal],
     progress: Progress | None = None,
 ) -> F:
@@ -146,14 +147,14 @@ def search(
     """
     work = _Search(signal, settings, target, encode, decode)
     exact = [codec for codec in codecs if len(codecs) > 1 and "lossless" in codec_class(codec).Settings.model_fields]
-    rounds = [work.bisect(codec) for codec in codecs] + [work.lossless(codec) for codec in exact]
+    rounds = [(work.bisect, codec) for codec in codecs] + [(work.lossless, codec) for codec in exact]
     best: list[_Attempt[F]] = []
     missed: list[_Attempt[F]] = []
     refusal: LaconicError | None = None
-    for number, attempts in enumerate(rounds):
+    for number, (tries, codec) in enumerate(rounds):
         met: list[_Attempt[F]] = []
         try:
-            for step, attempt in enumerate(attempts):
+            for step, attempt in enumerate(tries(codec, share_of(progress, number / len(rounds), 1 / len(rounds)))):
                 (met if attempt.meets else missed).append(attempt)
                 if progress:
                     progress((number + min(1.0, (step + 1) / STEPS)) / len(rounds), f"tried {attempt.codec}")

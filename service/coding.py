@@ -102,7 +102,8 @@ class Coder:
         names = [name for name in tried if name in takers] if chosen == compress.AUTO else [chosen]
         kind = ("encode", chosen, _effort(settings), lossless, target is not None)
         return Plan(
-            batch_key=None if searches or pixels > LARGEST_IN_BATCH else self._batch_key("encode", first),
+            # an effort asked for may take long: alone it can be stopped, and holds no others up
+            batch_key=None if searches or _effort(settings) or pixels > LARGEST_IN_BATCH else self._batch_key("encode", first),
             seconds=self._costs.expect(kind, pixels),
             anywhere=all(map(self._overlaps, names)),
             kind=kind,

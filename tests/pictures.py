@@ -17,7 +17,7 @@ from laconic.codecs import media
 from laconic.codecs.image import exif
 from laconic.codecs.signals import Image, Samples
 
-__all__ = ["FOLDER", "SIZES", "exif_payload", "noisy", "odd_pictures", "photograph", "saved", "smooth", "tiff16"]
+__all__ = ["FOLDER", "SIZES", "exif_payload", "noisy", "odd_pictures", "photograph", "saved", "smooth", "tiff16", "two_tiles"]
 
 FOLDER = Path(__file__).parent / "media"
 SIZES = ((1, 1), (1, 17), (33, 7))  # (H, W)
@@ -90,3 +90,9 @@ def _samples(unit: NDArray[np.float64], bits: Literal[8, 16]) -> Samples:
     """Return values 0..1 as samples."""
     scaled = np.clip(np.round(unit * (2**bits - 1)), 0, 2**bits - 1)
     return np.asarray(scaled, np.uint8) if bits == 8 else np.asarray(scaled, np.uint16)
+
+
+def two_tiles() -> Image:
+    """A photograph repeated, mirrored, over 1100 x 40 pixels: 64 and 5 rows of latents of `image-transform`."""
+    photo = photograph().array[:, -40:].astype(np.uint8)
+    return Image(np.pad(photo, ((0, 1100 - 112), (0, 0), (0, 0)), mode="symmetric"))

@@ -107,6 +107,13 @@ def test_table_has_measured_and_published_rows(results: Results, out: Path) -> N
     assert "not the 24 Kodak pictures" in text
 
 
+def test_efforts_are_further_curves(pictures: Path, tmp_path: Path) -> None:
+    found = bench.run(tmp_path, pictures, codecs=["jpeg", "webp"], qualities=QUALITIES[:2], efforts=[1], timing_cores=())
+    assert [curve.name for curve in found.curves] == ["jpeg", "webp", "webp -e 1"]
+    assert [curve.settings[0].get("effort") for curve in found.curves] == [None, None, 1]
+    assert found.curves[2].bpp != found.curves[1].bpp
+
+
 def test_plot_names_every_curve(results: Results, out: Path) -> None:
     svg = (out / "rd.svg").read_text()
     root = xml.etree.ElementTree.fromstring(svg)

@@ -38,7 +38,7 @@ from laconic.codecs.signals import Image
 from laconic.entropy import tables
 
 from .checks import check_batches, check_deterministic, check_rate, check_rejects, check_round_trip
-from .pictures import noisy, photograph, smooth
+from .pictures import noisy, photograph, smooth, two_tiles
 
 CODEC = "image-transform"
 SIZES = ((1, 1), (1, 17), (17, 1), (33, 7), (16, 16), (100, 130))
@@ -56,12 +56,6 @@ def detail() -> Image:
 
 def small_stream(image: Image | None = None) -> Stream:
     return container.read(encoded(image or detail()))
-
-
-def two_tiles() -> Image:
-    """A photograph repeated, mirrored, over 1100 x 40 pixels: 64 and 5 rows of latents."""
-    photo = photograph().array[:, -40:].astype(np.uint8)
-    return Image(np.pad(photo, ((0, 1100 - 112), (0, 0), (0, 0)), mode="symmetric"))
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +114,9 @@ def test_quality_orders_size_and_psnr() -> None:
     assert found[1] > 20 and found[3] > 33
 
 
-@pytest.mark.parametrize("settings", [{"quality": 101}, {"quality": -1}, {"quality": 9.5}, {"effort": 3}, {"lossless": True}])
+@pytest.mark.parametrize(
+    "settings", [{"quality": 101}, {"quality": -1}, {"quality": 9.5}, {"effort": 0}, {"effort": 10}, {"lossless": True}]
+)
 def test_wrong_settings(settings: dict[str, object]) -> None:
     with pytest.raises(InvalidSettings):
         compress.encode(smooth(4, 4), CODEC, settings)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from laconic.codecs import compress
+from laconic.codecs.codec import Progress
 from laconic.codecs.errors import InvalidSettings, UnsupportedMedia, WeightsMissing
 from laconic.codecs.metrics import psnr
 from laconic.codecs.signals import Image
@@ -32,7 +33,7 @@ class Rig:
         self.extra_bytes = extra_bytes
         self.tried: list[tuple[str, int]] = []
 
-    def encode(self, codec: str, settings: Mapping[str, object]) -> File:
+    def encode(self, codec: str, settings: Mapping[str, object], progress: Progress | None = None) -> File:
         if "lossless" in settings:
             raise UnsupportedMedia("not today")
         quality = int(str(settings["quality"]))
@@ -84,7 +85,7 @@ def test_targets_out_of_reach_say_what_was_reached() -> None:
 def test_codecs_that_refuse_are_left_out(error: type[Exception]) -> None:
     rig = Rig()
 
-    def encode(codec: str, settings: Mapping[str, object]) -> File:
+    def encode(codec: str, settings: Mapping[str, object], progress: Progress | None) -> File:
         if codec == "webp":
             raise error("no webp today")
         return rig.encode(codec, settings)

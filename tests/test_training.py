@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 from torch import Tensor
 
+from laconic.codecs.image import transform_networks
 from laconic.codecs.image.transform_coding import EntropyMeter, decode_tiles, encode_tiles
 from laconic.codecs.image.transform_context import SCALE_COUNT
 from laconic.codecs.image.transform_model import SIZES, ExactModel
@@ -166,9 +167,9 @@ def test_the_start_is_a_transform_codec_already() -> None:
 
 
 def test_rate_distortion_weights_rise_with_quality() -> None:
-    weights = image_transform.lambda_of_quality(torch.arange(101.0))
+    weights = transform_networks.lambda_of_quality(torch.arange(101.0))
     assert (weights.diff() > 0).all()
-    ends = (image_transform.LAMBDA_MIN, image_transform.LAMBDA_MAX)
+    ends = (transform_networks.LAMBDA_MIN, transform_networks.LAMBDA_MAX)
     assert (float(weights[0]), float(weights[-1])) == pytest.approx(ends)
 
 

@@ -30,12 +30,11 @@ from torch import Tensor
 
 from laconic.codecs.image.fixed_point import FixedPointConv2d
 from laconic.codecs.image.transform_context import SCALE_MAX, SCALE_MIN, normalised
-from laconic.codecs.image.transform_networks import QUALITY_MAX, Coded, TransformModel
+from laconic.codecs.image.transform_networks import LAMBDA_MIN, QUALITY_MAX, Coded, TransformModel, lambda_of_quality
 from laconic.codecs.image.transform_spec import TransformSpec
 
 from .archives import read_archives
 
-LAMBDA_MIN, LAMBDA_MAX = 0.0012, 1.0  # rate-distortion weights of quality 0 and 100, per squared grey level
 PIXEL_UNIT = 64.0  # grey levels per unit of the networks
 VALIDATION = 64  # the last names in sorted order are never trained on
 
@@ -79,11 +78,6 @@ def klt(pictures: list[Tensor], generator: np.random.Generator, blocks: int = 20
     variances, vectors = np.linalg.eigh((samples.T @ samples / len(samples)).astype(np.float64))
     order = np.argsort(variances)[::-1]
     return vectors.T[order].reshape(-1, 3, 16, 16), variances[order]
-
-
-def lambda_of_quality(quality: Tensor) -> Tensor:
-    """Return the rate-distortion weight of qualities 0..100 (geometric)."""
-    return LAMBDA_MIN * torch.exp(quality * (math.log(LAMBDA_MAX / LAMBDA_MIN) / QUALITY_MAX))
 
 
 def start_from_klt(model: TransformModel, pictures: list[Tensor], generator: np.random.Generator) -> None:

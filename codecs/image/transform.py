@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -29,11 +29,11 @@ from .alpha import encode_alpha
 from .rgb import restore, rgb_planes
 from .tiling import CELL, Tile, grid_of, tiles_of
 from .transform_coding import EntropyMeter, decode_tiles, encode_tiles
+from .transform_efforts import EFFORTS, encode_refined
 from .transform_model import ExactModel
-from .transform_networks import QUALITY_MAX
+from .transform_networks import HALO, QUALITY_MAX
 from .transform_spec import TransformSpec
 
-HALO = 3  # latent positions around a tile that its transform reads; beyond the reach of either transform
 TILES_AT_ONCE = {"cpu": 1, "cuda": 8}  # through the networks; on a CPU more is slower (caches), by a fifth for four tiles
 PARAM_QUALITY = 16  # header key
 MAX_PADDED_PIXELS = 2**27
@@ -43,6 +43,12 @@ class TransformSettings(CodecSettings):
     """Settings of `image-transform`."""
 
     quality: int = Field(50, ge=0, le=QUALITY_MAX, description="0 (smallest file) to 100 (best picture)")
+    effort: int = Field(
+        3,
+        ge=1,
+        le=9,
+        description="1 (fastest) to 9 (smallest file): from 5 on symbols are refined for the picture, up to 4 not",
+    )
 
 
 class _Piece(NamedTuple):
@@ -61,7 +67,8 @@ def exact_model(digest: bytes, device: str) -> ExactModel:
     spec = json.loads(weights.metadata["spec"])
     spec["groups"] = tuple(spec["groups"])
     try:
-        return ExactModel(weights.tensors, TransformSpec(**spec), device)
+        with torch.inference_mode(False):  # or no gradient could be had through the networks for ever after
+            return ExactModel(weights.tensors, TransformSpec(**spec), device)
     except InexactDevice as error:
         raise DeviceUnavailable(f"{error}; use the cpu") from error
 
@@ -116,8 +123,16 @@ class ImageTransform:
         for signal in signals:
             check_area(*signal.shape[:2])
         pixels = [pad_to_cells(rgb_planes(signal, self.id)) for signal in signals]
-        batches = _batches([grid_of(*signal.shape[:2]) for signal in signals], self.tiles_at_once)
         codes: list[dict[Tile, tuple[bytes, bytes]]] = [{} for _ in signals]
+        grids = {}
+        for picture, (signal, chosen) in enumerate(zip(signals, settings, strict=True)):
+            if chosen.effort in EFFORTS:
+                codes[picture] = encode_refined(
+                    self.model, pixels[picture], signal.shape, chosen.quality, chosen.effort, meter, progress
+                )
+            else:
+                grids[picture] = grid_of(*signal.shape[:2])
+        batches = _batches(grids, self.tiles_at_once)
         for number, batch in enumerate(batches):
             windows = np.stack([pixels[p.picture][(slice(None), *p.window.slices(CELL))] for p in batch])
             quality = torch.tensor([settings[p.picture].quality for p in batch])
@@ -152,7 +167,7 @@ class ImageTransform:
         grids = [grid_of(*stream.shape[:2]) for stream in streams]
         latents = [torch.empty(model.spec.latent, *grid) for grid in grids]
         digests: list[dict[Tile, bytes]] = [{} for _ in streams]
-        batches = _batches(grids, self.tiles_at_once)
+        batches = _batches(dict(enumerate(grids)), self.tiles_at_once)
         for number, batch in enumerate(batches):
             quality = torch.tensor([qualities[p.picture] for p in batch])
             chunks = [streams[p.picture].chunks[p.number] for p in batch]
@@ -189,10 +204,10 @@ class ImageTransform:
         self.last_timings = {"transform": time.perf_counter() - began - meter.seconds, "entropy": meter.seconds}
 
 
-def _batches(grids: Sequence[tuple[int, int]], most: int) -> list[list[_Piece]]:
-    """Return all tiles of all pictures in batches of at most `most`, whose tiles and windows have one size and offset."""
+def _batches(grids: Mapping[int, tuple[int, int]], most: int) -> list[list[_Piece]]:
+    """Return all tiles of numbered pictures in batches of at most `most`, whose tiles and windows have one size and offset."""
     alike: dict[tuple[object, ...], list[_Piece]] = defaultdict(list)
-    for picture, grid in enumerate(grids):
+    for picture, grid in grids.items():
         for number, tile in enumerate(tiles_of(grid)):
             window = tile.grown(HALO, grid)
             alike[window.size, tile.within(window)].append(_Piece(picture, number, tile, window))

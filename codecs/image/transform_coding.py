@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from ...entropy.digest import SymbolDigest
 from ...entropy.range_coder import IndexedDecoder, IndexedEncoder
 from .transform_model import ExactModel
 
+StepQuantiser = Callable[[Tensor, Tensor], Tensor]  # latents minus means, in steps, and table indices to symbols
 FIRST_CODED_TABLE = 1  # table 0 is silent: its symbols are zero and take no bits
 
 
@@ -46,6 +47,18 @@ def hyper_indices(model: ExactModel, quality: Tensor, size: tuple[int, int]) -> 
 
 def encode_tiles(model: ExactModel, y: Tensor, quality: Tensor, meter: EntropyMeter) -> list[tuple[bytes, bytes]]:
     """Code latents in steps (B, C, h, w) at qualities (B,); returns payload and digest of each, the same in any batch."""
+    return encode_latents(model, y, hyper_latents_of(model, y, quality), quality, model.quantise, meter)[0]
+
+
+def hyper_latents_of(model: ExactModel, y: Tensor, quality: Tensor) -> Tensor:
+    """Return the hyper-latents of latents of any size (B, C, h, w)."""
+    return model.hyper_latents(F.pad(y, (0, -y.shape[3] % 4, 0, -y.shape[2] % 4), mode="replicate"), quality)
+
+
+def encode_latents(
+    model: ExactModel, y: Tensor, z: Tensor, quality: Tensor, quantise: StepQuantiser, meter: EntropyMeter
+) -> tuple[list[tuple[bytes, bytes]], Tensor]:
+    """Code latents in steps (B, C, h, w) with hyper-latents `z`; returns payload and digest of each, and what decodes."""
     size = (y.shape[2], y.shape[3])
     coders, digests = [IndexedEncoder() for _ in y], [SymbolDigest() for _ in y]
 
@@ -61,14 +74,13 @@ def encode_tiles(model: ExactModel, y: Tensor, quality: Tensor, meter: EntropyMe
 
     def step(start: int, phase: tuple[int, int], mean: Tensor, index: Tensor) -> Tensor:
         offset = y[:, start : start + mean.shape[1], phase[0] :: 2, phase[1] :: 2] - mean
-        symbols = model.quantise(offset, index)
+        symbols = quantise(offset, index)
         put(symbols, index)
         return symbols
 
-    z = model.hyper_latents(F.pad(y, (0, -size[1] % 4, 0, -size[0] % 4), mode="replicate"), quality)
     put(z, hyper_indices(model, quality, size))
-    model.walk(z, quality, size, step)
-    return [(coder.finish(), digest.value()) for coder, digest in zip(coders, digests, strict=True)]
+    decoded = model.walk(z, quality, size, step)
+    return [(coder.finish(), digest.value()) for coder, digest in zip(coders, digests, strict=True)], decoded
 
 
 def decode_tiles(

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import cast
+from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 from ...entropy.integer_network import ConvSpec, IntegerConv2d
 from ...entropy.tables import Tables, load_tables
@@ -39,8 +41,31 @@ PIXEL_UNIT = 64.0  # grey levels per unit of the networks
 Names = Mapping[str, NDArray]  # type: ignore[type-arg]
 
 
+class _StraightThrough(torch.autograd.Function):
+    """An `ExactConv2d`; the gradient is that of the convolution before rounding, zero where the output is clamped."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: ExactConv2d) -> Tensor:
+        y = layer.exactly(x)
+        low, high = (limit * layer.scale_out for limit in (layer.integer.spec.low, layer.integer.spec.high))
+        ctx.layer, ctx.shape = layer, x.shape
+        ctx.save_for_backward((y > low) & (y < high))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (inside,) = ctx.saved_tensors
+        layer, spec = ctx.layer, ctx.layer.integer.spec
+        weight, gradient = layer.real_weight, (gradients[0] * inside).float()
+        x = conv2d_input(ctx.shape, weight, gradient, spec.stride, spec.padding, 1, spec.groups)  # type: ignore[no-untyped-call]
+        return x, None
+
+
 class ExactConv2d(nn.Module):
-    """An `IntegerConv2d` between real-valued tensors on binary grids; a drop-in for a quantised `FixedPointConv2d`."""
+    """An `IntegerConv2d` between real-valued tensors on binary grids; a drop-in for a quantised `FixedPointConv2d`.
+
+    Inputs may ask for gradients, which pass through the rounding (see `fixed_point`).
+    """
 
     def __init__(self, name: str, layer: FixedPointConv2d, tensors: Mapping[str, Tensor], device: torch.device) -> None:
         super().__init__()
@@ -58,7 +83,19 @@ class ExactConv2d(nn.Module):
         self.scale_in, self.scale_out = 2.0**layer.in_bits, 2.0**-layer.out_bits
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and x.requires_grad:
+            return cast(Tensor, _StraightThrough.apply(x, self))  # type: ignore[no-untyped-call]
+        return self.exactly(x)
+
+    def exactly(self, x: Tensor) -> Tensor:
+        """Return the layer's output, without a gradient."""
         return self.integer(x * self.scale_in) * self.scale_out
+
+    @cached_property
+    def real_weight(self) -> Tensor:
+        """The weights as real numbers, for gradients."""
+        scale = torch.exp2(-self.integer.weight_shift.double()).view(-1, 1, 1, 1)
+        return (self.integer.weight.double() * scale).float().to(self.integer.device)
 
 
 def quality_rows(table: Tensor) -> Tensor:
@@ -169,12 +206,24 @@ class ExactModel(nn.Module):
         tables = ChannelTables(self._at(self.index, quality), self._at(self.unit, quality))
         return walk(self.context, hyper, tables, size, code)
 
-    def reconstruct(self, y: Tensor, quality: Tensor) -> Tensor:
-        """Return uint8 pixels (B, 3, 16h, 16w) of latents in steps; floating point, so +-1 between devices."""
+    def synthesise(self, y: Tensor, quality: Tensor) -> Tensor:
+        """Return real pixels (B, 3, 16h, 16w), in grey levels, of latents in steps."""
         # TF32's 10-bit mantissas would move pixels by several levels; the setting does nothing on a CPU
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            pixels = self.synthesis(y.to(self.device) * self._at(self.inverse_gain, quality)) * PIXEL_UNIT + 128
-        return cast(Tensor, pixels).round().clamp(0, 255).to(torch.uint8).cpu()
+            return cast(Tensor, self.synthesis(y.to(self.device) * self._at(self.inverse_gain, quality)) * PIXEL_UNIT + 128)
+
+    def reconstruct(self, y: Tensor, quality: Tensor) -> Tensor:
+        """Return uint8 pixels (B, 3, 16h, 16w) of latents in steps; floating point, so +-1 between devices."""
+        return self.synthesise(y, quality).round().clamp(0, 255).to(torch.uint8).cpu()
+
+    def error_per_step(self, quality: Tensor) -> Tensor:
+        """Return about what a latent that is off by a step adds to the squared error, in grey levels: (B, C, 1, 1).
+
+        This is the energy of the linear part's kernels, which are close to orthogonal; the nonlinear branch adds to it or takes
+        away at most a tenth.
+        """
+        kernels = self.synthesis.lapped.weight.square().sum((1, 2, 3)).view(1, -1, 1, 1)
+        return kernels * (self._at(self.inverse_gain, quality) * PIXEL_UNIT).square()
 
 
 def replace_fixed_point(model: nn.Module, tensors: Mapping[str, Tensor], device: torch.device) -> None:

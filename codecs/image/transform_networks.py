@@ -42,6 +42,13 @@ LATENT_BITS = 10  # fractional bits of the analysis transform's output
 LATENT_MAX = 2**22  # clamp of each part of the analysis transform's output, in units of 2**-LATENT_BITS
 HYPER_MAX = 255  # clamp of hyper-latents
 QUALITY_MAX = 100
+LAMBDA_MIN, LAMBDA_MAX = 0.0012, 1.0  # rate-distortion weights of quality 0 and 100, per squared grey level
+HALO = 3  # latent positions around a tile that its transform reads; beyond the reach of either transform
+
+
+def lambda_of_quality(quality: Tensor) -> Tensor:
+    """Return the rate-distortion weight of qualities 0..100 (geometric): bits per pixel that a squared grey level is worth."""
+    return LAMBDA_MIN * torch.exp(quality * (math.log(LAMBDA_MAX / LAMBDA_MIN) / QUALITY_MAX))
 
 
 class Analysis(nn.Module):

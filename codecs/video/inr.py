@@ -22,13 +22,14 @@ import numpy as np
 
 from ..codec import ParamValue, Progress, Stream
 from ..compress import packed
+from ..device import one_thread
 from ..errors import InvalidSettings
 from ..metrics import psnr
 from ..signals import Samples, Video
 from ..targets import Target
 from .frames import GroupFrames, video_of_groups
 from .inr_frames import frames_of_group
-from .inr_group import GroupPlan, one_thread
+from .inr_group import GroupPlan
 from .inr_groups import fit_groups
 from .inr_rates import Ladder, elasticity_of
 from .inr_settings import InrSettings, layout_for, plan_for

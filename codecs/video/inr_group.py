@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,22 +18,10 @@ from ..signals import Samples
 from .inr_fit import Budget, Fitted, fit
 from .inr_spec import Spec
 
-__all__ = ["GroupPlan", "fit_group", "known_fit", "lengthened", "one_thread", "slope_of"]
+__all__ = ["GroupPlan", "fit_group", "known_fit", "lengthened", "slope_of"]
 
 BITS_PER_PARAMETER = 4.5  # about, as networks are sized for
 HIGHEST_DB = 60.0  # that a fit's PSNR counts as, so that equal frames can be coded too
-
-
-@contextlib.contextmanager
-def one_thread(device: str) -> Iterator[None]:
-    """Run torch on one thread of the CPU: with more, sums come in another order, and a fit in another result."""
-    before = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def slope_of(elasticity: float, psnr: float, spec: Spec) -> float:

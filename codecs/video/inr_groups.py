@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from ..codec import Progress
+from ..device import one_thread
 from ..errors import LaconicError
 from ..signals import Samples
 from .inr_fit import Fitted
-from .inr_group import GroupPlan, fit_group, known_fit, one_thread
+from .inr_group import GroupPlan, fit_group, known_fit
 
 __all__ = ["fit_groups"]
 

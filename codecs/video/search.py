@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
-from ..codec import Progress
+from ..codec import Progress, share_of
 from ..errors import InvalidSettings, LaconicError, UnsupportedMedia, WeightsMissing
 from ..metrics import psnr
 from ..registry import codec_class
@@ -136,7 +136,7 @@ class _Work(Generic[F]):
         trials: list[_Trial[F]] = []
 
         def gap(quality: float) -> float:
-            trials.append(self.trial(codec, round(quality, 2), _part(progress, len(trials) / TRIALS, 1 / TRIALS)))
+            trials.append(self.trial(codec, round(quality, 2), share_of(progress, len(trials) / TRIALS, 1 / TRIALS)))
             return trials[-1].gap
 
         approach(gap, start, slope, (0.0, HIGHEST), self.goal.bounds, closest=CLOSEST, trials=TRIALS)
@@ -176,7 +176,7 @@ def search_video(
         room = (most or 0) - sum(map(len, video.metadata.values()))  # beside the sound, which the sample has not
         part = target if most is None else Target(bytes=max(1, round(room * sample.shape[0] / video.shape[0])))
         trying = _Work(sample, settings, _Goal(part, sample.pixels), several or work.measured, encode, decode)
-    found = _tried(trying, codecs, _part(progress, 0.0, 1.0 if whole else SAMPLE_SHARE))
+    found = _tried(trying, codecs, share_of(progress, 0.0, 1.0 if whole else SAMPLE_SHARE))
     exact = [codec for codec in codecs if several and "lossless" in codec_class(codec).Settings.model_fields]
     if whole:
         return _result(work, [trial for trials in found for trial in trials], exact, progress)
@@ -184,7 +184,7 @@ def search_video(
     last = trying.best(nearest) or min(nearest, key=lambda trial: abs(trial.gap))
     points = [(trial.quality, trial.gap) for trial in nearest if trial.quality is not None]
     slope = slope_between(points, trying.goal.slope, CLOSEST)
-    rest = _part(progress, SAMPLE_SHARE, 1 - SAMPLE_SHARE)
+    rest = share_of(progress, SAMPLE_SHARE, 1 - SAMPLE_SHARE)
     return _result(work, work.solve(last.codec, last.quality or 0.0, slope, rest), exact, rest)
 
 
@@ -194,7 +194,7 @@ def _tried(work: _Work[F], codecs: Sequence[str], progress: Progress | None) -> 
     refusal: LaconicError = InvalidSettings("there is no codec to search with")
     for number, codec in enumerate(codecs):
         try:
-            found.append(work.solve(codec, START, work.goal.slope, _part(progress, number / len(codecs), 1 / len(codecs))))
+            found.append(work.solve(codec, START, work.goal.slope, share_of(progress, number / len(codecs), 1 / len(codecs))))
         except (UnsupportedMedia, WeightsMissing) as error:
             refusal = error
     if not found:
@@ -215,7 +215,7 @@ def _result(work: _Work[F], trials: list[_Trial[F]], exact: Sequence[str], progr
     best = work.best(trials)
     room = best is None if work.goal.of_psnr else best is not None and best.quality == HIGHEST
     if room and work.video.bit_depth == 8:
-        trials = trials + [work.trial(codec, None, _part(progress, 1.0, 0.0)) for codec in exact]
+        trials = trials + [work.trial(codec, None, share_of(progress, 1.0, 0.0)) for codec in exact]
         best = work.best(trials)
     if best is None:
         raise InvalidSettings(f"the target of {work.goal.target} cannot be met: {_reached(work, trials)}")
@@ -228,7 +228,3 @@ def _reached(work: _Work[F], trials: Sequence[_Trial[F]]) -> str:
         return f"the highest PSNR is {nearest.psnr:.2f} dB, by {nearest.codec}"
     nearest = min(trials, key=lambda trial: len(trial.file.data))
     return f"the smallest file has {len(nearest.file.data):,} bytes, by {nearest.codec}"
-
-
-def _part(progress: Progress | None, start: float, share: float) -> Progress | None:
-    return progress and (lambda done, stage: progress(min(1.0, start + share * done), stage))
