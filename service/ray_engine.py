@@ -15,7 +15,6 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from importlib import import_module
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from fastapi import FastAPI
 from ..codecs.errors import DeviceUnavailable, InvalidSettings
 from .allocator import keep_memory
 from .app import create_app
+from .extras import extra_module
 from .logs import make_log
 from .runtime import Runtime
 from .serve import SWITCH_S, listen, url_of
@@ -210,7 +210,4 @@ def _processors(settings: ServiceSettings) -> int:
 
 
 def _ray(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise InvalidSettings(f"the engine ray needs Ray Serve: pip install 'laconic[ray]' ({error})") from error
+    return extra_module(module, "ray", "the engine ray needs Ray Serve")
