@@ -43,10 +43,25 @@ class Bucket:
         except (self._errors.BaseError, ValueError) as error:
             raise InvalidSettings(f"{variable('blob_store')} is {url!r}: {_first_line(error)}") from error
 
-    def write(self, path: str, content: bytes | Path | Iterable[bytes]) -> None:
-        """Write an object whole or not at all: bytes, a file, or what comes in pieces."""
+    def write(self, path: str, content: bytes | Path) -> None:
+        """Write an object whole or not at all: bytes, or what is in a file."""
         with self._told_apart(path):
             self._client.put(self._store, path, content, **PART)
+
+    def write_all(self, path: str, pieces: Iterable[bytes]) -> None:
+        """Write an object that comes in pieces; where they break off there is none.
+
+        `put` takes them as well, but draws them from a thread of the client, where they cannot be read from the same storage.
+        """
+        with self._told_apart(path):
+            writer = self._client.open_writer(
+                self._store, path, buffer_size=PART["chunk_size"], max_concurrency=PART["max_concurrency"]
+            )
+        for piece in pieces:
+            with self._told_apart(path):
+                writer.write(piece)
+        with self._told_apart(path):
+            writer.close()
 
     def read(self, path: str) -> bytes:
         """Return an object."""
@@ -125,7 +140,7 @@ class S3Blobs:
                 digest.update(piece)
                 yield piece
 
-        self._bucket.write(incoming, counted())
+        self._bucket.write_all(incoming, counted())
         self._bucket.copy(incoming, _path(digest.hexdigest()))
         self._bucket.delete([incoming])
         return digest.hexdigest()

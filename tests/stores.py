@@ -7,12 +7,13 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,7 @@ def postgres_server() -> Iterator[Postgres]:
                 _wait(lambda: (folder / ".s.PGSQL.5432").exists() and _answers(Postgres(folder)), process)
                 yield Postgres(folder)
             finally:
-                process.send_signal(2)  # fast, but orderly
+                process.send_signal(signal.SIGQUIT)  # nothing of it is kept
                 process.wait(START_S)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -158,3 +159,19 @@ def _somebody() -> int:
         except KeyError:
             continue
     pytest.skip("needs a user other than root")
+
+
+def main(words: Sequence[str]) -> int:
+    """Run a command beside both servers; see scripts/with-stores."""
+    try:
+        with postgres_server() as postgres, s3_server() as s3:
+            urls = {"POSTGRES": postgres.url(), "S3": s3.url()}
+            command = [urls.get(word, word) for word in words]
+            return subprocess.run(command, env={**os.environ, **s3.environment}, check=False).returncode
+    except pytest.skip.Exception as missing:
+        print(missing, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
