@@ -24,6 +24,10 @@ class BlobStore(Protocol):
     Methods raise `OSError` where the storage is full or gone, those that read `FileNotFoundError` for what is not there.
     """
 
+    def claim(self, identity: str) -> None:
+        """Have the storage serve one store of jobs only, whose sweeps take what it does not know; raises for a second one."""
+        ...
+
     def put(self, content: bytes) -> str:
         """Write a blob to stable storage and return its name; what is there already only becomes young again."""
         ...
@@ -86,6 +90,9 @@ class BlobFolder:
     def path(self, name: str) -> Path:
         """Return where a blob is, or would be."""
         return self._folder / name[:2] / name
+
+    def claim(self, identity: str) -> None:
+        """See `BlobStore.claim`; the folder is beside the jobs that it serves."""
 
     def put(self, content: bytes) -> str:
         """See `BlobStore.put`."""

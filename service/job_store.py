@@ -104,6 +104,10 @@ class JobStore(Protocol):
         """Let go of the file or the server."""
         ...
 
+    def identity(self) -> str:
+        """Return a name that this store got when it was made, and no other has."""
+        ...
+
     def add(self, draft: Draft) -> tuple[Job, bool]:
         """Store a job and return it with True, or with False the one that has the draft's key already.
 

@@ -6,6 +6,7 @@ The driver, psycopg 3, is the extra `[cluster]` and imported only here, when a s
 from __future__ import annotations
 
 import re
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -84,8 +85,8 @@ class PostgresDatabase:
         with self.transaction(alone=True):
             version = self.version()
             if version is None:
-                self.execute("CREATE TABLE laconic (version INTEGER NOT NULL)", {})
-                self.execute("INSERT INTO laconic VALUES (0)", {})
+                self.execute("CREATE TABLE laconic (version INTEGER NOT NULL, id TEXT NOT NULL)", {})
+                self.execute("INSERT INTO laconic VALUES (0, :id)", {"id": secrets.token_hex(16)})
             if (version or 0) > SCHEMA:
                 raise StoreError(f"the database was written by a newer version of Laconic (schema {version}, not {SCHEMA})")
             for step in _STEPS[version or 0 :]:

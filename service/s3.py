@@ -28,6 +28,7 @@ __all__ = ["Bucket", "S3Blobs", "S3Checkpoints"]
 PART = {"chunk_size": 8 * 2**20, "max_concurrency": 4}  # what a large object is sent in: so much of it is in memory
 RETRIES = {"max_retries": 5, "retry_timeout": timedelta(seconds=30)}
 INCOMING = "incoming-"  # objects whose names are not known yet
+OWNER = "owner"
 
 
 class Bucket:
@@ -124,6 +125,16 @@ class S3Blobs:
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
+
+    def claim(self, identity: str) -> None:
+        """See `BlobStore.claim`; the object `owner` says whose it is."""
+        try:
+            owner = self._bucket.read(OWNER)
+        except FileNotFoundError:
+            self._bucket.write(OWNER, identity.encode())
+            owner = self._bucket.read(OWNER)
+        if owner != identity.encode():
+            raise OSError("another database of jobs has its blobs there: give this one a prefix of its own")
 
     def put(self, content: bytes) -> str:
         """See `BlobStore.put`; written again even if it is there, which is what makes it young."""

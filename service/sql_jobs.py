@@ -59,6 +59,10 @@ class SqlJobStore:
         """See `JobStore.close`."""
         self._database.close()
 
+    def identity(self) -> str:
+        """See `JobStore.identity`."""
+        return str(self._execute("SELECT id FROM laconic")[0]["id"])
+
     def check_room(self, draft: Draft) -> Job | None:
         """See `JobStore.check_room`."""
         if draft.key is not None:

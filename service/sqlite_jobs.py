@@ -31,6 +31,8 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE UNIQUE INDEX IF NOT EXISTS jobs_key ON jobs (coalesce(owner, ''), key) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS jobs_state ON jobs (state, seq);
 CREATE INDEX IF NOT EXISTS jobs_webhook ON jobs (webhook_due) WHERE webhook_due IS NOT NULL;
+CREATE TABLE IF NOT EXISTS laconic (id TEXT NOT NULL);
+INSERT INTO laconic SELECT lower(hex(randomblob(16))) WHERE NOT EXISTS (SELECT 1 FROM laconic);
 """
 
 
@@ -57,7 +59,7 @@ class _Database:
             if version not in (0, SCHEMA):
                 self._database.close()
                 raise StoreError(f"{path} was written by another version of Laconic (schema {version}, not {SCHEMA})")
-            self._database.executescript(f"{_TABLE} PRAGMA user_version = {SCHEMA};")
+            self._database.executescript(f"BEGIN IMMEDIATE; {_TABLE} PRAGMA user_version = {SCHEMA}; COMMIT;")
 
     def _log_ahead(self) -> None:
         """Switch to the write-ahead log: SQLite itself does not wait here for another process that switches a new file too."""

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..codecs.errors import InvalidSettings
 from .blobs import BlobFolder, BlobStore
 from .checkpoints import CheckpointFolder
-from .job_store import JobStore
+from .job_store import JobStore, StoreError
 from .settings import ServiceSettings, variable
 from .sqlite_jobs import SqliteJobStore
 from .upload_store import UploadStore
 from .uploads import UploadFolder
 
-__all__ = ["DATABASE", "Stores", "open_stores"]
+if TYPE_CHECKING:
+    from .s3 import Bucket
+
+__all__ = ["DATABASE", "Stores", "looks", "open_stores"]
 
 DATABASE = "jobs.sqlite"
+MANY = 1000  # blobs that are counted
 
 
 @dataclass(frozen=True)
@@ -41,17 +48,58 @@ def open_stores(settings: ServiceSettings, folder: Path) -> Stores:
             blobs, checkpoints = _open_blobs(settings, folder)
         with _named("job_store", "jobs cannot be kept there") if settings.job_store else _in_folder(folder):
             jobs, uploads = _open_jobs(settings, folder, blobs, opened)
+        with _named("blob_store", "blobs cannot be kept there") if settings.blob_store else _in_folder(folder):
+            blobs.claim(jobs.identity())
         return Stores(jobs, blobs, uploads, checkpoints, opened.pop_all().close)
+
+
+def looks(settings: ServiceSettings) -> Mapping[str, Callable[[], str]]:
+    """Return, by their settings, what looks at the stores beyond the state folder, and tells of them; nothing is changed.
+
+    They raise `InvalidSettings` where the setting or an extra is at fault, `OSError` where the store is.
+    """
+    found: dict[str, Callable[[], str]] = {}
+    if settings.job_store is not None:
+        found["job_store"] = partial(_look_at_postgres, settings.job_store.get_secret_value())
+    if settings.blob_store is not None:
+        found["blob_store"] = partial(_look_at_bucket, settings.blob_store)
+    return found
+
+
+def _look_at_postgres(url: str) -> str:
+    from .postgres import SCHEMA, PostgresDatabase
+
+    with closing(PostgresDatabase(url)) as database:
+        (server,) = database.execute("SELECT current_setting('server_version') AS version", {})
+        version = database.version()
+        if version is None:
+            return f"Postgres {server['version']}, without tables yet: the service makes them when it starts"
+        if version > SCHEMA:
+            raise StoreError(f"a newer version of Laconic has been there (schema {version}, not {SCHEMA})")
+        (jobs,) = database.execute("SELECT count(*) AS count FROM jobs", {})
+    return f"Postgres {server['version']}, schema {version} of {SCHEMA}, {jobs['count']} jobs"
+
+
+def _look_at_bucket(url: str) -> str:
+    bucket = _bucket(url)
+    blobs = sum(1 for _ in islice(bucket.listing("blobs/"), MANY))
+    return f"{url}, {'at least ' * (blobs == MANY)}{blobs} blobs; writing is tried when the service starts"
+
+
+def _bucket(url: str) -> Bucket:
+    if not url.startswith("s3://"):
+        raise InvalidSettings(f"{variable('blob_store')} is {url!r}, not s3://bucket or s3://bucket/prefix")
+    from .s3 import Bucket  # needs the extra
+
+    return Bucket(url)
 
 
 def _open_blobs(settings: ServiceSettings, folder: Path) -> tuple[BlobStore, CheckpointFolder]:
     if settings.blob_store is None:
         return BlobFolder(folder / "blobs"), CheckpointFolder(folder / "checkpoints")
-    if not settings.blob_store.startswith("s3://"):
-        raise InvalidSettings(f"{variable('blob_store')} is {settings.blob_store!r}, not s3://bucket or s3://bucket/prefix")
-    from .s3 import Bucket, S3Blobs, S3Checkpoints  # needs the extra
+    from .s3 import S3Blobs, S3Checkpoints
 
-    bucket = Bucket(settings.blob_store)
+    bucket = _bucket(settings.blob_store)
     bucket.try_out()
     return S3Blobs(bucket), S3Checkpoints(folder / "checkpoints", bucket)
 

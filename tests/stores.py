@@ -79,7 +79,7 @@ def postgres_server() -> Iterator[Postgres]:
     """Run a server for as long as the block lasts, as a user without rights: it does not run as root."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if not programs or importlib.util.find_spec("psycopg") is None:
-        pytest.skip("needs Debian's postgresql and laconic[cluster]")
+        pytest.skip("needs Debian's postgresql and laconic[cluster-test]")
     user = None if os.geteuid() else _somebody()
     folder = Path(tempfile.mkdtemp(prefix="laconic-postgres-"))
     try:
@@ -113,7 +113,7 @@ def postgres_server() -> Iterator[Postgres]:
 def s3_server() -> Iterator[S3]:
     """Run moto's server for as long as the block lasts, with one bucket."""
     if any(importlib.util.find_spec(name) is None for name in ("moto", "flask", "flask_cors", "obstore")):
-        pytest.skip("needs laconic[cluster], moto[s3], flask and flask-cors")
+        pytest.skip("needs laconic[cluster-test]")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

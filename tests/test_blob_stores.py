@@ -148,6 +148,20 @@ def test_a_bucket_that_cannot_be_used_stops_the_start(s3: S3, tmp_path: Path, mo
             Jobs(ServiceSettings(state_dir=tmp_path, blob_store=url)).open()
 
 
+def test_a_bucket_serves_one_store_of_jobs(s3: S3, tmp_path: Path) -> None:
+    """The sweeps of another one would take its blobs."""
+    url = s3.url()
+    given = [ServiceSettings(state_dir=tmp_path / name, blob_store=url) for name in ("a", "b")]
+    for _ in range(2):
+        jobs = Jobs(given[0])
+        jobs.open()
+        jobs.close()
+    second = Jobs(given[1])
+    with pytest.raises(InvalidSettings, match=r"another database.*LACONIC_BLOB_STORE"):
+        second.open()
+    second.close()
+
+
 def test_checkpoints_go_on_elsewhere(s3: S3, tmp_path: Path) -> None:
     url = s3.url()
     here, there = (S3Checkpoints(tmp_path / name, Bucket(url)) for name in ("here", "there"))

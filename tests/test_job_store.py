@@ -234,6 +234,13 @@ def test_no_job_is_claimed_twice_by_several_processes(opened: Opened) -> None:
     assert sorted(claimed) == sorted(ids)
 
 
+def test_a_store_keeps_its_identity(opened: Opened, store: JobStore, tmp_path: Path) -> None:
+    again, other = opened(None), SqliteJobStore(tmp_path / "other.sqlite", SETTINGS)
+    assert again.identity() == store.identity() != other.identity() and len(store.identity()) == 32
+    again.close()
+    other.close()
+
+
 def test_what_is_no_id_is_nobodys(store: JobStore) -> None:
     assert [store.get(text) for text in ("", "\0", "nothing", "\ud800", "a" * 10_000)] == [None] * 5
 
