@@ -7,7 +7,7 @@ comes second, on whatever machine, gets a conflict and asks where the upload sta
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 from .blobs import BlobStore
@@ -72,11 +72,16 @@ class PostgresUploads:
         return self.seal(upload, part)
 
     def seal(self, upload: Upload, part: Part) -> Upload:
-        """See `UploadStore.seal`; two that do it at once do the same."""
+        """See `UploadStore.seal`; of two that do it at once the second finds it done."""
         assert isinstance(part, _Pieces)
-        digest = self._blobs.put_all(part.read())
+        names = part.names()
+        digest = self._blobs.put_all(map(self._blobs.get, names))
         with self._database.transaction():
-            self._database.execute("UPDATE uploads SET digest = :digest WHERE id = :id", {"digest": digest, "id": upload.id})
+            query = "UPDATE uploads SET digest = :digest WHERE id = :id AND digest IS NULL RETURNING id"
+            if not self._database.execute(query, {"digest": digest, "id": upload.id}) or part.names() != names:
+                raise UploadConflict(
+                    "another request has completed this upload, changed or ended it: HEAD tells where it stands"
+                )
             self._database.execute("DELETE FROM pieces WHERE upload = :id", {"id": upload.id})
         return replace(upload, digest=digest)
 
@@ -128,15 +133,14 @@ class _Pieces:
     def digest(self, algorithm: str = "sha256", start: int = 0) -> bytes:
         """See `Part.digest`; `start` is where a piece begins."""
         digest = hashlib.new(algorithm, usedforsecurity=False)
-        for piece in self.read(start):
-            digest.update(piece)
+        for name in self.names(start):
+            digest.update(self._blobs.get(name))
         return digest.digest()
 
-    def read(self, start: int = 0) -> Iterator[bytes]:
-        """Yield the pieces that begin at `start` or later."""
+    def names(self, start: int = 0) -> list[str]:
+        """Return the blobs that begin at `start` or later, in order."""
         query = "SELECT blob FROM pieces WHERE upload = :id AND start >= :start ORDER BY start"
-        for row in self._database.execute(query, {"id": self._id, "start": start}):
-            yield self._blobs.get(row["blob"])
+        return [row["blob"] for row in self._database.execute(query, {"id": self._id, "start": start})]
 
     def close(self) -> None:
         """See `Part.close`; nobody waits."""

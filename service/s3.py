@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from .settings import variable
 __all__ = ["Bucket", "S3Blobs", "S3Checkpoints"]
 
 PART = {"chunk_size": 8 * 2**20, "max_concurrency": 4}  # what a large object is sent in: so much of it is in memory
+CLIENT = {"allow_http": True}  # where the endpoint says http:// itself
 RETRIES = {"max_retries": 5, "retry_timeout": timedelta(seconds=30)}
 INCOMING = "incoming-"  # objects whose names are not known yet
 OWNER = "owner"
@@ -38,9 +38,8 @@ class Bucket:
         self._client: Any = extra_module("obstore", "cluster", "blobs on S3 need obstore")
         self._errors: Any = extra_module("obstore.exceptions", "cluster", "blobs on S3 need obstore")
         store: Any = extra_module("obstore.store", "cluster", "blobs on S3 need obstore").S3Store
-        plain = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", "")).startswith("http://")
         try:
-            self._store = store.from_url(url, client_options={"allow_http": plain}, retry_config=RETRIES)
+            self._store = store.from_url(url, client_options=CLIENT, retry_config=RETRIES)
         except (self._errors.BaseError, ValueError) as error:
             raise InvalidSettings(f"{variable('blob_store')} is {url!r}: {_first_line(error)}") from error
 

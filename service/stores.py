@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -42,13 +42,13 @@ class Stores:
 def open_stores(settings: ServiceSettings, folder: Path) -> Stores:
     """Open the stores, with `folder` for what is on this machine; raises `InvalidSettings` that names the setting at fault."""
     with ExitStack() as opened:
-        with _in_folder(folder):
+        with _named("state_dir", settings, folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _named("blob_store", "blobs cannot be kept there") if settings.blob_store else _in_folder(folder):
+        with _named("blob_store", settings, folder):
             blobs, checkpoints = _open_blobs(settings, folder)
-        with _named("job_store", "jobs cannot be kept there") if settings.job_store else _in_folder(folder):
+        with _named("job_store", settings, folder):
             jobs, uploads = _open_jobs(settings, folder, blobs, opened)
-        with _named("blob_store", "blobs cannot be kept there") if settings.blob_store else _in_folder(folder):
+        with _named("blob_store", settings, folder):
             blobs.claim(jobs.identity())
         return Stores(jobs, blobs, uploads, checkpoints, opened.pop_all().close)
 
@@ -119,14 +119,15 @@ def _open_jobs(settings: ServiceSettings, folder: Path, blobs: BlobStore, opened
     return jobs, uploads
 
 
-def _in_folder(folder: Path) -> AbstractContextManager[None]:
-    return _named("state_dir", f"jobs cannot be kept in {folder}")
-
-
 @contextmanager
-def _named(setting: str, complaint: str) -> Iterator[None]:
-    """Raise what goes wrong as `InvalidSettings` with the setting's name, and never with its value: a URL has a password."""
+def _named(setting: str, settings: ServiceSettings, folder: Path) -> Iterator[None]:
+    """Raise what goes wrong as `InvalidSettings` that names the setting, or the state folder where that is not set.
+
+    The value of a setting is not shown: a URL may have a password.
+    """
+    given = setting != "state_dir" and getattr(settings, setting) is not None
+    name, place = (setting, "there") if given else ("state_dir", f"in {folder}")
     try:
         yield
     except OSError as error:
-        raise InvalidSettings(f"{complaint}: {error}; set {variable(setting)}") from error
+        raise InvalidSettings(f"jobs cannot be kept {place}: {error}; set {variable(name)}") from error

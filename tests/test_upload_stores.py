@@ -177,6 +177,17 @@ def test_two_machines_that_send_at_once_do_not_mix(on_postgres: Opened, blobs: B
     assert blobs.get(blob_name(b"abcdef")) == b"abcdef"
 
 
+def test_two_machines_that_complete_at_once_agree(on_postgres: Opened, blobs: BlobFolder) -> None:
+    here, there = on_postgres(), on_postgres()
+    upload = here.create(None, 3, "", "a")
+    late = sent(here, upload, b"abc")
+    assert there.complete(upload).digest == blob_name(b"abc")
+    with pytest.raises(UploadConflict, match="completed"):
+        here.seal(upload, late)
+    found = here.find(upload.id, None)
+    assert found.digest == blob_name(b"abc") and here.complete(found) == found
+
+
 def test_pieces_are_kept_until_they_are_one(on_postgres: Opened) -> None:
     uploads = on_postgres()
     upload = uploads.create(None, 4, "", "a")
