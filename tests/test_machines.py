@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -141,6 +142,16 @@ def test_an_upload_begun_at_one_goes_on_at_the_other(pair: Pair) -> None:
     assert b.get(job["links"]["self"], params={"wait": 30}).json()["state"] == "succeeded"
     assert b.get(job["links"]["result"]).content == EXPECTED
     assert b.delete(path, headers=TUS).status_code == 204 and a.head(path, headers=TUS).status_code == 404
+
+
+def test_what_came_before_a_connection_broke_is_there_at_the_other(pair: Pair) -> None:
+    a, b = pair
+    path = a.post("/v1/uploads", headers={**TUS, "Upload-Length": "5000"}).headers["location"]
+    head = f"PATCH {path} HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\nContent-Length: 5000\r\n"
+    with socket.create_connection((a.base_url.host, a.base_url.port or 80), 10) as connection:
+        connection.sendall(f"{head}Content-Type: application/offset+octet-stream\r\n\r\n".encode() + bytes(777))
+        time.sleep(0.3)
+    until(lambda: b.head(path, headers=TUS).headers["upload-offset"] == "777")
 
 
 def test_hostile_ids_are_not_found(pair: Pair) -> None:
