@@ -7,13 +7,13 @@ the job had told before it, less the progress that the next attempt tells first,
 from __future__ import annotations
 
 import random
-import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -55,23 +55,34 @@ class FitReport:
         return "\n".join(["| | |", "|---|---:|", *(f"| {name} | {value} |" for name, value in rows.items()), ""])
 
 
-def run_fit(codec: str, settings: Mapping[str, str], seconds: float, kills: int, longest_s: float, seed: int = 1) -> FitReport:
-    """Kill `kills` times, each `longest_s` seconds at most after the fit was seen to go on; `seconds` are those of the fit."""
+def run_fit(
+    codec: str,
+    settings: Mapping[str, str],
+    seconds: float,
+    kills: int,
+    longest_s: float,
+    seed: int = 1,
+    stores: Mapping[str, str] | None = None,
+) -> FitReport:
+    """Kill `kills` times, each `longest_s` seconds at most after the fit was seen to go on; `seconds` are those of the fit.
+
+    With `stores`, the settings of stores that machines share, the next service has a new folder, as one on another machine has.
+    """
     chance, redone = random.Random(seed), []
     clip = moving_window(32, 64, 96)
     with tempfile.TemporaryDirectory(prefix="laconic-crash-fit-") as name:
         folder = Path(name)
-        with _service(folder, codec, kills) as service:
+        with _service(folder / "0", codec, kills, stores) as service:
             body = media.write(clip, "mp4")
             query = {"op": "encode", "codec": codec, **settings}
             httpx.post(f"{service.url}/v1/jobs", params=query, content=body, timeout=60).raise_for_status()
-            before = _killed(service, folder, chance.uniform(longest_s / 3, longest_s))
+            before = _killed(service, chance.uniform(longest_s / 3, longest_s))
         for number in range(kills):
-            with _service(folder, codec, kills) as service:
-                after = _progress(folder, number + 2)
+            with _service(folder / (f"{number + 1}" if stores else "0"), codec, kills, stores) as service:
+                after = _progress(service, number + 2)
                 redone.append(max(0.0, before - after) * seconds)
                 if number + 1 < kills:
-                    before = _killed(service, folder, chance.uniform(longest_s / 3, longest_s))
+                    before = _killed(service, chance.uniform(longest_s / 3, longest_s))
                     continue
                 job = httpx.get(f"{service.url}/v1/jobs", timeout=60).json()["jobs"][0]
                 deadline = time.monotonic() + seconds + LONGEST_WAIT_S
@@ -89,33 +100,31 @@ def moving_window(frames: int, height: int, width: int) -> Video:
     return Video.of(np.stack([texture[step : step + height, 2 * step : 2 * step + width] for step in range(frames)]))
 
 
-def _killed(service: ServiceProcess, folder: Path, seconds: float) -> float:
+def _killed(service: ServiceProcess, seconds: float) -> float:
     """Kill the service so many seconds after its job has told of progress; return the progress told last."""
-    attempt = int(_row(folder)[1])
-    _progress(folder, max(1, attempt))
+    attempt = int(_job(service)["attempts"])
+    _progress(service, max(1, attempt))
     time.sleep(seconds)
+    told = float(_job(service)["progress"])
     service.kill()
-    return _row(folder)[0]
+    return told
 
 
-def _progress(folder: Path, attempt: int) -> float:
+def _progress(service: ServiceProcess, attempt: int) -> float:
     """Return the first progress that an attempt tells; 1 for a job that ends before."""
     deadline = time.monotonic() + LONGEST_WAIT_S
     while time.monotonic() < deadline:
-        progress, attempts = _row(folder)
-        if attempts >= attempt and progress > 0:
-            return progress
+        job = _job(service)
+        if job["attempts"] >= attempt and job["progress"] > 0:
+            return float(job["progress"])
         time.sleep(LOOK_S)
     raise RuntimeError(f"attempt {attempt} tells of no progress in {LONGEST_WAIT_S:.0f} s")
 
 
-def _row(folder: Path) -> tuple[float, float]:
-    database = sqlite3.connect(folder / "jobs.sqlite", timeout=30)
-    try:
-        progress, attempts = database.execute("SELECT progress, attempts FROM jobs").fetchone()
-        return float(progress), float(attempts)
-    finally:
-        database.close()
+def _job(service: ServiceProcess) -> dict[str, Any]:
+    """Return the newest job, which is the only one."""
+    newest: dict[str, Any] = httpx.get(f"{service.url}/v1/jobs?limit=1", timeout=60).raise_for_status().json()["jobs"][0]
+    return newest
 
 
 def _is_right(url: str, clip: Video) -> bool:
@@ -123,7 +132,7 @@ def _is_right(url: str, clip: Video) -> bool:
 
 
 @contextmanager
-def _service(folder: Path, codec: str, kills: int) -> Iterator[ServiceProcess]:
+def _service(folder: Path, codec: str, kills: int, stores: Mapping[str, str] | None) -> Iterator[ServiceProcess]:
     settings = {"codecs": codec, "threads": 1, "state_dir": folder, "job_lease_s": LEASE_S, "job_attempts": kills + 2}
-    with running_service(settings) as service:
+    with running_service({**settings, **(stores or {})}) as service:
         yield service

@@ -1,4 +1,4 @@
-"""What `laconic doctor` looks at: settings, libraries, processor, devices, weights, codecs, kernels, folders.
+"""What `laconic doctor` looks at: settings, libraries, processor, devices, weights, codecs, kernels, folders, stores.
 
 Each check gives findings; none changes anything but the kernels' cache, which it fills as any first use does.
 """
@@ -22,6 +22,7 @@ from .errors import EXIT_CODES
 from .findings import MIB, Finding, advice_on, reason_of, size_text
 from .machine import free_bytes, is_writable, memory_bytes, processors
 from .service.settings import ServiceSettings, variable
+from .service.stores import looks
 from .trials import check_devices, check_kernels, check_weights, try_codec
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def examine(progress: Progress | None = None, codecs: Sequence[str] | None = Non
         ("kernels", lambda: check_kernels(visit.first_use_s)),
         ("folders", partial(_folders, visit)),
         ("files", partial(_files, visit)),
+        ("stores", partial(_stores, visit)),
     ]
     findings: list[Finding] = []
     for index, (stage, check) in enumerate(steps):
@@ -200,3 +202,17 @@ def _files(visit: _Visit) -> Iterator[Finding]:
             yield Finding(f"file {name}", "failed", f"{path} cannot be read", f"make it readable, or correct {variable(name)}")
         elif path is not None:
             yield Finding(f"file {name}", "ok", f"{path} can be read")
+
+
+def _stores(visit: _Visit) -> Iterator[Finding]:
+    found = looks(visit.settings)
+    for setting, look in found.items():
+        try:
+            yield Finding(f"store {setting}", "ok", look())
+        except (InvalidSettings, OSError) as error:
+            advice = f"correct {variable(setting)}, or what it names: docs/operations.md"
+            yield Finding(f"store {setting}", "failed", str(error), advice)
+    if len(found) == 1:
+        other = {"job_store": "blob_store", "blob_store": "job_store"}[next(iter(found))]
+        told = "the rest is in LACONIC_STATE_DIR, which other machines have not"
+        yield Finding(f"store {other}", "warning", told, f"set {variable(other)} too, unless there is one machine only")

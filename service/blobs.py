@@ -1,18 +1,60 @@
-"""A folder of byte strings under the SHA-256 of their content: written whole or not at all, never changed."""
+"""Byte strings under the SHA-256 of their content: written whole or not at all, never changed; the ones in a folder."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from ..codecs.saving import replace_file
 
-__all__ = ["BlobFolder", "blob_name", "sync_folder"]
+__all__ = ["PIECE", "SWEEP_AGE_S", "BlobFolder", "BlobStore", "blob_name", "checked", "damaged", "sync_folder"]
 
 SWEEP_AGE_S = 600.0  # a blob is younger than this between its writing and the row that refers to it
+PIECE = 2**20  # bytes of a blob that are read at once
+
+
+class BlobStore(Protocol):
+    """Keeps payloads and results; several processes may share a store, and threads call it at once.
+
+    Methods raise `OSError` where the storage is full or gone, those that read `FileNotFoundError` for what is not there.
+    """
+
+    def claim(self, identity: str) -> None:
+        """Have the storage serve one store of jobs only, whose sweeps take what it does not know; raises for a second one."""
+        ...
+
+    def put(self, content: bytes) -> str:
+        """Write a blob to stable storage and return its name; what is there already only becomes young again."""
+        ...
+
+    def put_all(self, pieces: Iterable[bytes]) -> str:
+        """Write a blob that comes in pieces, of which few are in memory at once."""
+        ...
+
+    def adopt(self, path: Path, name: str) -> None:
+        """Take over a synchronised file whose content has this name; the file is then gone. Repeats what a crash cut off."""
+        ...
+
+    def renew(self, name: str) -> None:
+        """Make a blob young, so that no sweep takes it before a row refers to it."""
+        ...
+
+    def get(self, name: str) -> bytes:
+        """Return a blob; raises `OSError` also for one that has changed."""
+        ...
+
+    def read(self, name: str, first: int, end: int) -> Iterator[bytes]:
+        """Return the bytes of a blob from `first` up to `end`, in pieces; opened at once, it may be deleted meanwhile."""
+        ...
+
+    def sweep(self, kept: Collection[str], age_s: float = SWEEP_AGE_S) -> int:
+        """Delete blobs, and what an interrupted write has left, that are not `kept` and are older; return how many."""
+        ...
 
 
 def blob_name(content: bytes) -> str:
@@ -20,8 +62,26 @@ def blob_name(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def checked(name: str, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the pieces of a whole blob; raises `OSError` before the last of them if it has changed."""
+    digest, waiting = hashlib.sha256(), b""
+    for piece in pieces:
+        if waiting:
+            yield waiting
+        waiting = piece
+        digest.update(piece)
+    if digest.hexdigest() != name:
+        raise damaged(name)
+    yield waiting
+
+
+def damaged(name: str) -> OSError:
+    """Return the error of a blob whose content has not the digest that it is named after."""
+    return OSError(f"the stored file {name[:16]}… is damaged")
+
+
 class BlobFolder:
-    """Keeps payloads and results as `ab/abcdef...`; several processes may share one folder."""
+    """A `BlobStore` of files `ab/abcdef...`; several processes may share one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -31,8 +91,11 @@ class BlobFolder:
         """Return where a blob is, or would be."""
         return self._folder / name[:2] / name
 
+    def claim(self, identity: str) -> None:
+        """See `BlobStore.claim`; the folder is beside the jobs that it serves."""
+
     def put(self, content: bytes) -> str:
-        """Write a blob to stable storage and return its name; what is there already only becomes young again."""
+        """See `BlobStore.put`."""
         name = blob_name(content)
         path = self.path(name)
         try:
@@ -46,8 +109,24 @@ class BlobFolder:
             sync_folder(folder)
         return name
 
+    def put_all(self, pieces: Iterable[bytes]) -> str:
+        """See `BlobStore.put_all`."""
+        digest, incoming = hashlib.sha256(), self.path(f".{secrets.token_hex(8)}")
+        incoming.parent.mkdir(mode=0o700, exist_ok=True)
+        try:
+            with open(incoming, "xb") as file:
+                for piece in pieces:
+                    digest.update(piece)
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            self.adopt(incoming, digest.hexdigest())
+        finally:
+            incoming.unlink(missing_ok=True)
+        return digest.hexdigest()
+
     def adopt(self, path: Path, name: str) -> None:
-        """Move a synchronised file of the same file system, whose content has this name, to its place."""
+        """See `BlobStore.adopt`; the file is of the same file system, and moves."""
         os.utime(path)
         target = self.path(name)
         target.parent.mkdir(mode=0o700, exist_ok=True)
@@ -56,18 +135,32 @@ class BlobFolder:
             sync_folder(folder)
 
     def renew(self, name: str) -> None:
-        """Make a blob young, so that no sweep takes it before a row refers to it; raises `FileNotFoundError`."""
+        """See `BlobStore.renew`."""
         os.utime(self.path(name))
 
     def get(self, name: str) -> bytes:
-        """Return a blob; raises `FileNotFoundError` for one that is not there, `OSError` for one that has changed."""
+        """See `BlobStore.get`."""
         content = self.path(name).read_bytes()
         if blob_name(content) != name:
-            raise OSError(f"the stored file {name[:16]}… is damaged")
+            raise damaged(name)
         return content
 
+    def read(self, name: str, first: int, end: int) -> Iterator[bytes]:
+        """See `BlobStore.read`."""
+        file = open(self.path(name), "rb")  # noqa: SIM115 (closed when the last piece is read)
+
+        def pieces() -> Iterator[bytes]:
+            with file:
+                file.seek(first)
+                left = end - first
+                while left > 0 and (piece := file.read(min(PIECE, left))):
+                    left -= len(piece)
+                    yield piece
+
+        return pieces()
+
     def sweep(self, kept: Collection[str], age_s: float = SWEEP_AGE_S) -> int:
-        """Delete blobs, and what an interrupted write has left, that are not `kept` and are older; return how many."""
+        """See `BlobStore.sweep`."""
         horizon, removed = time.time() - age_s, 0
         for path in self._folder.glob("??/*"):
             try:

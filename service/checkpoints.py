@@ -19,6 +19,12 @@ class CheckpointFolder:
         """Return where a job's folder is, or would be: whoever wants it makes it."""
         return self._folder / job_id
 
+    def fetch(self, job_id: str) -> None:
+        """Have in a job's folder what earlier attempts have kept, wherever they ran; here that is there already."""
+
+    def save(self, job_id: str) -> None:
+        """Keep what is in a job's folder where other machines find it; here it stays where it is."""
+
     def jobs(self) -> list[str]:
         """Return the ids of the jobs that have a folder."""
         return sorted(path.name for path in self._folder.iterdir())

@@ -51,7 +51,7 @@ class JobRunner:
         self.jobs: Jobs = runtime.jobs
         self.worker = secrets.token_hex(8)
         self._beat_s = min(BEAT_S, runtime.settings.job_lease_s / 4)
-        self._current: tuple[str, asyncio.Task[Ending]] | None = None
+        self._current: tuple[str, asyncio.Task[Ending | None]] | None = None
         self.jobs.on_cancel = self._stop
 
     def _stop(self, job_id: str) -> None:
@@ -97,8 +97,9 @@ class JobRunner:
         """Run one attempt and keep its lease meanwhile; the job goes back into the queue if this worker is stopped."""
         exchange = Exchange(self.runtime, background=True, checkpoint=self.jobs.checkpoints.path(job.id))
         attempt = asyncio.create_task(self._attempt(job, exchange))
+        saving = asyncio.create_task(self._save_checkpoints(job.id))
         self._current = job.id, attempt
-        ending = Ending("queued")
+        ending: Ending | None = Ending("queued")
         try:
             while not attempt.done():
                 await asyncio.wait({attempt}, timeout=self._beat_s)
@@ -107,14 +108,26 @@ class JobRunner:
             if not attempt.cancelled():
                 ending = attempt.result()
         finally:
-            attempt.cancel()
-            await asyncio.gather(attempt, return_exceptions=True)
+            for task in (attempt, saving):
+                task.cancel()
+            await asyncio.gather(attempt, saving, return_exceptions=True)
             self._current = None
-            kept = await self.jobs.call(self.jobs.store.settle, job, self.worker, ending)
+            kept = ending is not None and await self.jobs.call(self.jobs.store.settle, job, self.worker, ending)
             await self.jobs.forget_checkpoints([job.id])
-            self.log.info("job", id=job.id, op=job.op, attempt=job.attempts, state=ending.state if kept else "dropped")
-        if kept:
+            self.log.info(
+                "job", id=job.id, op=job.op, attempt=job.attempts, state=ending.state if ending and kept else "dropped"
+            )
+        if ending and kept:
             self.runtime.metrics.jobs_ended.labels(job.op, ending.state).inc()
+
+    async def _save_checkpoints(self, job_id: str) -> None:
+        """Keep the job's checkpoints where other machines find them, until cancelled; a storage that fails ends no work."""
+        while True:
+            await asyncio.sleep(self._beat_s)
+            try:
+                await self.jobs.on_disk(self.jobs.checkpoints.save, job_id)
+            except StorageFailed as error:
+                self.log.warning("checkpoint failed", id=job_id, reason=str(error))
 
     async def _beat(self, job: Job, exchange: Exchange) -> bool:
         """Renew the lease; False if the job is no longer this worker's. A store that fails does not end the work."""
@@ -127,10 +140,14 @@ class JobRunner:
         self.jobs.ring(job.id)
         return ours
 
-    async def _attempt(self, job: Job, exchange: Exchange) -> Ending:
+    async def _attempt(self, job: Job, exchange: Exchange) -> Ending | None:
+        """Return how it ended; None where the storage failed and another attempt, once the lease has run out, may do better."""
         try:
             return await self._code(job, exchange)
         except Exception as error:
+            if isinstance(error, StorageFailed) and job.attempts < self.runtime.settings.job_attempts:
+                self.log.warning("storage failed", id=job.id, reason=str(error))
+                return None
             if describe(error)[0].status == 500:
                 self.log.error("failure", request_id=job.id, exc_info=error)
             return Ending("failed", error=members(error, job_path(job.id), job.id))
@@ -139,7 +156,8 @@ class JobRunner:
         """Do the work within its time and keep the result."""
         runtime, limit = self.runtime, self.runtime.settings.job_timeout_s
         work = work_of(job.op, QueryParams(dict(job.options)), job.form, runtime.catalogue)
-        body = await asyncio.to_thread(self.jobs.blobs.get, job.payload or "")
+        body = await self.jobs.on_disk(self.jobs.blobs.get, job.payload or "")
+        await self.jobs.on_disk(self.jobs.checkpoints.fetch, job.id)
         try:
             async with asyncio.timeout(limit):
                 result = await work.run(exchange, body)
@@ -154,7 +172,7 @@ class JobRunner:
         settings = self.runtime.settings
         needed = await self.jobs.on_disk(self.jobs.uploads.expire)  # before the jobs: one may be made from an upload meanwhile
         needed |= await self.jobs.call(self.jobs.store.expire)
-        await asyncio.to_thread(self.jobs.blobs.sweep, needed)
+        await self.jobs.on_disk(self.jobs.blobs.sweep, needed)
         await self.jobs.forget_checkpoints(await self.jobs.on_disk(self.jobs.checkpoints.jobs))
         await asyncio.sleep(min(SWEEP_S, settings.job_retention_s / 4, settings.upload_retention_s / 4))
 

@@ -1,4 +1,4 @@
-"""What a job is, and what keeps jobs: a protocol, so that another store can take the place of SQLite's."""
+"""What a job is, and what keeps jobs: a protocol, which SQLite and Postgres fulfil with the same SQL (`sql_jobs.py`)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
-__all__ = ["FINAL", "STATES", "Draft", "Ending", "Job", "JobStore", "State"]
+__all__ = ["FINAL", "STATES", "Draft", "Ending", "Job", "JobStore", "State", "StoreError"]
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
 STATES: tuple[State, ...] = get_args(State)
 FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled", "expired"})
+
+
+class StoreError(OSError):
+    """A store cannot be used: its disk is full, its server is gone, or it belongs to another version of Laconic."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,19 @@ class Ending:
 class JobStore(Protocol):
     """Keeps jobs through the death of the process. Every method is one transaction; several processes may share a store.
 
+    It is for one thread at a time. Methods raise `StoreError` when it cannot be used.
+
     A job that runs is leased to one worker: only that one may `beat` and `settle` it, and when it does neither for the length
     of a lease, `claim` gives the job to whoever asks.
     """
+
+    def close(self) -> None:
+        """Let go of the file or the server."""
+        ...
+
+    def identity(self) -> str:
+        """Return a name that this store got when it was made, and no other has."""
+        ...
 
     def add(self, draft: Draft) -> tuple[Job, bool]:
         """Store a job and return it with True, or with False the one that has the draft's key already.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,21 +11,19 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
-from ..codecs.errors import InvalidSettings
-from .blobs import BlobFolder, blob_name
+from .blobs import BlobStore, blob_name
 from .checkpoints import CheckpointFolder
-from .job_store import Draft, Job, JobStore
+from .job_store import Draft, Job, JobStore, StoreError
 from .problems import JobCancelled, JobsOff, NoSuchJob, StorageFailed, members
-from .settings import ServiceSettings, variable
-from .sqlite_jobs import SqliteJobStore
-from .uploads import UploadFolder
+from .settings import ServiceSettings
+from .stores import Stores, open_stores
+from .upload_store import UploadStore
 
 __all__ = ["Jobs", "heard", "job_path"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 LOOK_S = 1.0  # how often those who wait look again: another process may have changed a job
-DATABASE = "jobs.sqlite"
 
 
 def job_path(job_id: str) -> str:
@@ -44,64 +41,53 @@ class Jobs:
         self.on_cancel: Callable[[str], None] = lambda job_id: None  # whoever runs jobs stops this one
         self._bells: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self._store: SqliteJobStore | None = None
-        self._blobs: BlobFolder | None = None
-        self._uploads: UploadFolder | None = None
-        self._checkpoints: CheckpointFolder | None = None
+        self._stores: Stores | None = None
         self._reading = asyncio.Lock()  # one upload in memory at a time, beside that of the job that runs
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jobs")
 
     def open(self) -> None:
-        """Open the store; raises `InvalidSettings` that names the setting when its folder does not allow that."""
-        if self._store is not None:
+        """Open the stores; raises `InvalidSettings` that names the setting where that is not possible."""
+        if self._stores is not None:
             return
         if self.settings.state_dir is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="laconic-jobs-")
         folder = Path(self._temporary.name) if self._temporary else self.settings.state_dir or Path()
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._blobs = BlobFolder(folder / "blobs")
-            self._checkpoints = CheckpointFolder(folder / "checkpoints")
-            self._uploads = UploadFolder(folder / "uploads", self.settings)
-            self._store = SqliteJobStore(folder / DATABASE, self.settings)
-        except (OSError, sqlite3.Error) as error:
-            raise InvalidSettings(f"jobs cannot be kept in {folder}: {error}; set {variable('state_dir')}") from error
+        self._stores = open_stores(self.settings, folder)
 
     def close(self) -> None:
-        """Close the store, once nothing uses it any more; a temporary folder is removed."""
+        """Close the stores, once nothing uses them any more; a temporary folder is removed."""
         self._thread.shutdown()
-        if self._store is not None:
-            self._store.close()
+        if self._stores is not None:
+            self._stores.close()
         if self._temporary is not None:
             self._temporary.cleanup()
 
     @property
+    def stores(self) -> Stores:
+        """All of them; raises `StorageFailed` until they are open."""
+        if self._stores is None:
+            raise StorageFailed("the jobs are not open")
+        return self._stores
+
+    @property
     def store(self) -> JobStore:
         """The store, whose methods are for `call`."""
-        if self._store is None:
-            raise StorageFailed("the jobs are not open")
-        return self._store
+        return self.stores.jobs
 
     @property
-    def blobs(self) -> BlobFolder:
+    def blobs(self) -> BlobStore:
         """Payloads and results."""
-        if self._blobs is None:
-            raise StorageFailed("the jobs are not open")
-        return self._blobs
+        return self.stores.blobs
 
     @property
-    def uploads(self) -> UploadFolder:
+    def uploads(self) -> UploadStore:
         """What comes in parts, whose methods are for `on_disk`."""
-        if self._uploads is None:
-            raise StorageFailed("the jobs are not open")
-        return self._uploads
+        return self.stores.uploads
 
     @property
     def checkpoints(self) -> CheckpointFolder:
         """How far jobs are that fit in steps, whose methods are for `on_disk`."""
-        if self._checkpoints is None:
-            raise StorageFailed("the jobs are not open")
-        return self._checkpoints
+        return self.stores.checkpoints
 
     async def forget_checkpoints(self, job_ids: Iterable[str]) -> None:
         """Delete the checkpoints of those of these jobs that are done, or not known."""
@@ -111,25 +97,22 @@ class Jobs:
                 await self.on_disk(self.checkpoints.remove, job_id)
 
     async def on_disk(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call what reads or writes files on a thread; raises `StorageFailed` when the disk is full or gone."""
+        """Call what reads or writes the storage on a thread; raises `StorageFailed` when that is full or gone."""
         try:
             return await asyncio.to_thread(function, *args, **kwargs)
         except OSError as error:
-            raise StorageFailed(f"the jobs' folder cannot be used: {error.strerror or error}") from error
+            raise StorageFailed(f"the jobs' storage cannot be used: {error.strerror or error}") from error
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a method of the store on its thread; raises `StorageFailed` when the disk is full or gone."""
+        """Call a method of the store on its thread; raises `StorageFailed` when the disk is full or the server gone."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args, **kwargs))
-        except sqlite3.Error as error:
-            raise StorageFailed(f"the jobs' database cannot be used: {error}") from error
+        except StoreError as error:
+            raise StorageFailed(str(error)) from error
 
     async def write(self, content: bytes) -> str:
         """Keep a blob and return its name; raises `StorageFailed`."""
-        try:
-            return await asyncio.to_thread(self.blobs.put, content)
-        except OSError as error:
-            raise StorageFailed(f"the jobs' folder cannot be written: {error.strerror or error}") from error
+        return await self.on_disk(self.blobs.put, content)
 
     async def submit(self, draft: Draft, body: bytes) -> tuple[Job, bool]:
         """Store a job and its body; what the draft says of its payload is filled in here. Errors as of `JobStore.add`."""

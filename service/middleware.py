@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .problems import QueueFull, Unavailable, answer, describe
 from .runtime import Runtime
 from .tracing import trace_of
-from .uploads import UPLOADS, VERSION
+from .upload_store import UPLOADS, VERSION
 
 __all__ = ["PROTECTIVE_HEADERS", "Observation"]
 

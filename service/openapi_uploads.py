@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .routes_uploads import CONTENT_TYPE
-from .uploads import UPLOADS, VERSION
+from .upload_store import UPLOADS, VERSION
 
 __all__ = ["describe_uploads"]
 

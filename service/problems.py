@@ -201,8 +201,8 @@ class JobsOff(LaconicError):
     code = "jobs-off"
 
     def __init__(self) -> None:
-        setting = variable("jobs")
-        super().__init__(f"jobs and uploads are off here ({setting}): replicas on several machines have no common store")
+        stores = f"{variable('job_store')} and {variable('blob_store')}"
+        super().__init__(f"jobs and uploads are off here ({variable('jobs')}), or several machines have no common {stores}")
 
 
 class ReplicasFull(LaconicError):
@@ -229,7 +229,7 @@ class RangeNotSatisfiable(LaconicError):
 
 
 class StorageFailed(LaconicError):
-    """The folder that keeps the jobs cannot be read or written."""
+    """What keeps the jobs, a folder or the stores that machines share, cannot be read or written."""
 
     code = "storage-failed"
 

@@ -15,7 +15,6 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from importlib import import_module
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from fastapi import FastAPI
 from ..codecs.errors import DeviceUnavailable, InvalidSettings
 from .allocator import keep_memory
 from .app import create_app
+from .extras import extra_module
 from .logs import make_log
 from .runtime import Runtime
 from .serve import SWITCH_S, listen, url_of
@@ -48,7 +48,7 @@ def serve(settings: ServiceSettings) -> None:
     own = os.environ.get("RAY_ADDRESS", "") in ("", "local")
     with ExitStack() as stack:
         if not own:
-            settings = settings.model_copy(update={"jobs": False})
+            settings = _on_many_machines(settings)
         elif settings.state_dir is None:  # one for all replicas
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="laconic-jobs-"))
             settings = settings.model_copy(update={"state_dir": Path(folder)})
@@ -89,16 +89,21 @@ def _run(ray_serve: Any, deployment: Any, settings: ServiceSettings, url: str) -
 def application(arguments: Mapping[str, str]) -> Any:
     """Return the application for `serve run` and for a RayService; `arguments` are settings by their fields' names.
 
-    What they leave out comes from `LACONIC_*` variables. There are no jobs: replicas may be on several machines.
+    What they leave out comes from `LACONIC_*` variables.
     """
-    given: dict[str, Any] = {**arguments, "jobs": False}
-    settings = ServiceSettings.from_environment(None, **given)
+    given: dict[str, Any] = dict(arguments)
+    settings = _on_many_machines(ServiceSettings.from_environment(None, **given))
     if settings.keys_file is None and not settings.insecure:
         raise InvalidSettings(
             f"other machines may reach Ray's proxies, and there are no keys: set {variable('keys_file')}, keys_file in args, "
             f"or {variable('insecure')}=true where something else decides who may use it"
         )
     return application_of(settings)
+
+
+def _on_many_machines(settings: ServiceSettings) -> ServiceSettings:
+    """Switch jobs off unless the settings name stores that every machine can reach: replicas may be on several."""
+    return settings.model_copy(update={"jobs": settings.jobs and settings.shares_stores})
 
 
 def application_of(settings: ServiceSettings) -> Any:
@@ -210,7 +215,4 @@ def _processors(settings: ServiceSettings) -> int:
 
 
 def _ray(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise InvalidSettings(f"the engine ray needs Ray Serve: pip install 'laconic[ray]' ({error})") from error
+    return extra_module(module, "ray", "the engine ray needs Ray Serve")

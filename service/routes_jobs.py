@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ..codecs.errors import InvalidSettings
 from . import problems
+from .blobs import checked
 from .conditional import is_current, not_modified, wanted_range
 from .job_status import status_of
 from .job_store import Job
@@ -27,7 +28,6 @@ __all__ = ["LONGEST_PAGE", "LONGEST_POLL_S", "router"]
 LONGEST_POLL_S = 30
 LONGEST_PAGE = 100
 PING_S = 15.0
-PIECE = 2**20  # bytes of a result read at once
 
 router = APIRouter()
 
@@ -145,26 +145,17 @@ async def job_result(request: Request) -> Response:
         "X-Laconic-Codec": job.codec,
         **({"Content-Range": f"bytes {first}-{end - 1}/{job.result_bytes}"} if part else {}),
     }
-    pieces = await asyncio.to_thread(_pieces, runtime, job.result, first, end)
+    pieces = await asyncio.to_thread(_pieces, runtime, job.result, part, job.result_bytes)
     return StreamingResponse(pieces, 206 if part else 200, headers, job.media_type)
 
 
-def _pieces(runtime: Runtime, name: str, first: int, end: int) -> Iterator[bytes]:
-    """Open a blob and return its bytes from `first` up to `end`; opened at once, it may be deleted meanwhile."""
+def _pieces(runtime: Runtime, name: str, part: tuple[int, int] | None, size: int) -> Iterator[bytes]:
+    """Open a result and return what is asked for of it; all of it is compared with its name while it is sent."""
     try:
-        file = open(runtime.jobs.blobs.path(name), "rb")  # noqa: SIM115 (closed when the last piece is sent)
+        pieces = runtime.jobs.blobs.read(name, *(part or (0, size)))
     except OSError as error:
         raise StorageFailed(f"the result cannot be read: {error.strerror or error}") from error
-
-    def pieces() -> Iterator[bytes]:
-        with file:
-            file.seek(first)
-            left = end - first
-            while left > 0 and (piece := file.read(min(PIECE, left))):
-                left -= len(piece)
-                yield piece
-
-    return pieces()
+    return pieces if part else checked(name, pieces)
 
 
 def _stored_problem(error: Mapping[str, object]) -> Response:

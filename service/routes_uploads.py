@@ -30,7 +30,7 @@ from .problems import (
 from .runtime import Runtime
 from .settings import variable
 from .submission import owner_of
-from .uploads import UPLOADS, VERSION, Part, Upload, upload_path
+from .upload_store import UPLOADS, VERSION, Part, Upload, upload_path
 
 __all__ = ["CONTENT_TYPE", "EXTENSIONS", "router"]
 
@@ -162,7 +162,7 @@ async def _append(request: Request, upload: Upload, offset: int) -> int:
         finally:
             await jobs.on_disk(part.sync)
         if part.offset == upload.length:
-            await jobs.on_disk(jobs.uploads.seal, upload, part, jobs.blobs)
+            await jobs.on_disk(jobs.uploads.seal, upload, part)
         return part.offset
 
 

@@ -22,7 +22,7 @@ def _split(value: object) -> object:
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
-def _no_path(value: object) -> object:
+def _nothing(value: object) -> object:
     return None if value == "" else value  # as `LACONIC_KEYS_FILE=` in a compose file gives it
 
 
@@ -60,6 +60,13 @@ class ServiceSettings(BaseModel):
     media_timeout_s: float = Field(default=30.0, gt=0, description="time to read or write one media file in a sandbox")
     drain_seconds: float = Field(default=30.0, ge=0, description="time that requests in flight get after SIGTERM")
     state_dir: Path | None = Field(default=None, description="folder of the jobs; without it they end with the service")
+    job_store: Annotated[SecretStr | None, BeforeValidator(_nothing)] = Field(
+        default=None,
+        description="postgresql:// URL of the database that many machines keep their jobs in; without it state_dir",
+    )
+    blob_store: Annotated[str | None, BeforeValidator(_nothing)] = Field(
+        default=None, description="s3://bucket/prefix of the bodies and results that many machines share; without it state_dir"
+    )
     max_jobs: int = Field(default=1000, ge=0, description="jobs stored at once, finished ones included")
     max_job_bytes: int = Field(default=4 * 2**30, ge=0, description="bytes of all stored bodies and results")
     job_timeout_s: float = Field(default=21_600.0, gt=0, description="time that one attempt at a job may take")
@@ -71,7 +78,7 @@ class ServiceSettings(BaseModel):
     upload_retention_s: float = Field(default=86_400.0, gt=0, description="time that an upload is kept, from its creation")
     webhook_secret: SecretStr | None = Field(default=None, description="signs webhooks; without it there are none")
     webhook_allow_private: bool = Field(default=False, description="whether webhooks may go to private addresses")
-    keys_file: Annotated[Path | None, BeforeValidator(_no_path)] = Field(default=None, description="keys that may use it")
+    keys_file: Annotated[Path | None, BeforeValidator(_nothing)] = Field(default=None, description="keys that may use it")
     insecure: bool = Field(default=False, description="whether it may listen beyond this machine without keys")
     header_timeout_s: float = Field(default=10.0, gt=0, description="time to send a request's headers")
     send_timeout_s: float = Field(default=30.0, gt=0, description="how long an answer may wait without being taken")
@@ -80,6 +87,11 @@ class ServiceSettings(BaseModel):
     ray_replicas: int = Field(default=1, ge=1, description="replicas on Ray, at least")
     ray_max_replicas: int | None = Field(default=None, ge=1, description="replicas at most; without it their number is fixed")
     ray_gpus_per_replica: float = Field(default=0.0, ge=0, description="part of a GPU for each replica, or whole ones")
+
+    @property
+    def shares_stores(self) -> bool:
+        """Whether services on other machines can have the same jobs, uploads and blobs."""
+        return self.job_store is not None and self.blob_store is not None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> ServiceSettings:

@@ -19,7 +19,7 @@ from .negotiation import choose, stem
 from .problems import BadRequest
 from .runtime import Runtime
 from .settings import variable
-from .uploads import Upload
+from .upload_store import Upload
 from .webhooks import checked_address
 from .work import work_of
 
@@ -88,7 +88,7 @@ async def _with_upload(request: Request, draft: Draft, upload_id: str) -> Draft:
         raise BadRequest("a job takes a body or an upload, not both: leave the body empty")
     jobs, disposition = request.app.state.runtime.jobs, request.headers.get("content-disposition", "")
     upload: Upload = await jobs.on_disk(jobs.uploads.find, upload_id, draft.owner)
-    upload = await jobs.on_disk(jobs.uploads.complete, upload, jobs.blobs)
+    upload = await jobs.on_disk(jobs.uploads.complete, upload)
     if upload.length == 0:
         raise BadRequest("the upload is empty")
     return replace(

@@ -1,7 +1,7 @@
-"""Uploads that come in parts: one folder, for each upload a file of its bytes so far and one that says what it is to be.
+"""Uploads that come in parts, in one folder: for each upload a file of its bytes so far and one that says what it is to be.
 
 How much has come is the length of the first file, so nothing else can disagree with it after a crash. Whoever writes or looks
-holds a lock of the system on it, which ends with the process. An upload that is complete moves into the folder of blobs.
+holds a lock of the system on it, which ends with the process. An upload that is complete moves to the blobs.
 """
 
 from __future__ import annotations
@@ -10,58 +10,30 @@ import fcntl
 import hashlib
 import json
 import os
-import re
-import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from io import FileIO
 from pathlib import Path
 
-from ..codecs.errors import LimitExceeded
-from .blobs import BlobFolder, sync_folder
-from .problems import JobsOff, NoSuchUpload, QueueFull, UploadConflict, UploadLocked
-from .settings import ServiceSettings, variable
+from .blobs import BlobStore, sync_folder
+from .problems import UploadConflict, UploadLocked
+from .settings import ServiceSettings
+from .upload_store import Part, Upload, checked_upload, is_upload_id, new_upload
 
-__all__ = ["UPLOADS", "VERSION", "Part", "Upload", "UploadFolder", "upload_path"]
-
-UPLOADS = "/v1/uploads"
-VERSION = "1.0.0"  # of the tus protocol
-
-_ID = re.compile(r"[0-9a-f]{32}")
+__all__ = ["FilePart", "UploadFolder"]
 
 
-@dataclass(frozen=True)
-class Upload:
-    """What an upload is to be: `length` in bytes, `metadata` as the client sent it, `name` the stem of a file name in it.
-
-    `expires` is in seconds since 1970. `digest` is the name of the blob that a complete upload has become.
-    """
-
-    id: str
-    owner: str | None
-    length: int
-    metadata: str
-    name: str
-    expires: float
-    digest: str | None = None
-
-
-def upload_path(upload_id: str) -> str:
-    """Return the path of an upload's resource."""
-    return f"{UPLOADS}/{upload_id}"
-
-
-class Part:
-    """The bytes of an upload so far, held by a lock until `close`; `offset` is how many there are."""
+class FilePart:
+    """A `Part` in a file, held by a lock until `close`."""
 
     def __init__(self, file: FileIO) -> None:
         self._file = file
         self.start = self.offset = file.seek(0, os.SEEK_END)
 
     def append(self, content: bytes) -> None:
-        """Write bytes at the end; a disk that fills up in the middle leaves what it has taken."""
+        """See `Part.append`; a disk that fills up in the middle leaves what it has taken."""
         view = memoryview(content)
         while view:
             written = self._file.write(view) or 0
@@ -69,21 +41,21 @@ class Part:
             view = view[written:]
 
     def undo(self) -> None:
-        """Forget what has been appended."""
+        """See `Part.undo`."""
         self._file.truncate(self.start)
         self.offset = self._file.seek(self.start)
 
     def sync(self) -> None:
-        """Have what was appended survive a power cut; file systems note a longer length after the bytes, never before."""
+        """See `Part.sync`; file systems note a longer length after the bytes, never before."""
         os.fsync(self._file.fileno())
 
     def digest(self, algorithm: str = "sha256", start: int = 0) -> bytes:
-        """Return the hash of the bytes from `start` on."""
+        """See `Part.digest`."""
         self._file.seek(start)
         return hashlib.file_digest(self._file, algorithm).digest()
 
     def close(self) -> None:
-        """Let others have it."""
+        """See `Part.close`."""
         self._file.close()
 
 
@@ -97,44 +69,33 @@ def _locked(file: FileIO, how: int) -> bool:
 
 
 class UploadFolder:
-    """All uploads; several processes may share the folder. Methods raise `OSError` when the disk is full or gone."""
+    """An `UploadStore` in one folder, and in `blobs` what is complete."""
 
-    def __init__(self, folder: Path, settings: ServiceSettings, clock: Callable[[], float] = time.time) -> None:
-        self._folder, self._settings, self._clock = folder, settings, clock
+    def __init__(
+        self, folder: Path, blobs: BlobStore, settings: ServiceSettings, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._folder, self._blobs, self._settings, self._clock = folder, blobs, settings, clock
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def create(self, owner: str | None, length: int, metadata: str, name: str) -> Upload:
-        """Make room for an upload; raises `LimitExceeded` for one too long, `QueueFull` for one too many, `JobsOff`."""
-        settings = self._settings
-        if not settings.jobs:
-            raise JobsOff
-        for setting, bound in (("max_upload_bytes", settings.max_upload_bytes), ("max_job_bytes", settings.max_job_bytes)):
-            if length > bound:
-                raise LimitExceeded("the upload's length in bytes", bound, length, variable(setting))
+        """See `UploadStore.create`."""
         with self._alone():
             known = self._all()
-            if len(known) >= settings.max_uploads:
-                raise QueueFull("uploads", settings.max_uploads, len(known) + 1, variable("max_uploads"), self._wait(known))
-            total = length + sum(upload.length for upload in known)
-            if total > settings.max_job_bytes:
-                name_of_limit = "bytes of uploads"
-                raise QueueFull(name_of_limit, settings.max_job_bytes, total, variable("max_job_bytes"), self._wait(known))
-            expires = self._clock() + settings.upload_retention_s
-            upload = Upload(secrets.token_hex(16), owner, length, metadata, name, expires)
+            soonest = min((upload.expires for upload in known), default=None)
+            total = sum(upload.length for upload in known)
+            wanted = Upload("", owner, length, metadata, name, 0.0)
+            upload = new_upload(wanted, self._settings, len(known), total, soonest, self._clock())
             self._part(upload.id).touch(mode=0o600)
             self._write(upload)
         return upload
 
     def find(self, upload_id: str, owner: str | None) -> Upload:
-        """Return an upload; raises `NoSuchUpload` also for another owner's and for one that has expired."""
-        upload = self._read(upload_id) if _ID.fullmatch(upload_id) else None
-        if upload is None or upload.owner != owner or upload.expires <= self._clock():
-            setting = variable("upload_retention_s")
-            raise NoSuchUpload(f"no upload {upload_id[:64]!r} is known here; uploads are kept for {setting} and then forgotten")
-        return upload
+        """See `UploadStore.find`."""
+        upload = self._read(upload_id) if is_upload_id(upload_id) else None
+        return checked_upload(upload_id, upload, owner, self._clock())
 
-    def hold(self, upload: Upload) -> Part:
-        """Open the bytes of an upload that is not complete; raises `UploadLocked` while somebody else has them open."""
+    def hold(self, upload: Upload) -> FilePart:
+        """See `UploadStore.hold`; nobody else has the bytes open meanwhile."""
         try:
             file = FileIO(self._part(upload.id), "r+")
             try:
@@ -147,10 +108,10 @@ class UploadFolder:
                 raise
         except FileNotFoundError as error:  # before it was locked, or while
             raise UploadLocked("the upload has just been completed or ended: ask again where it stands") from error
-        return Part(file)
+        return FilePart(file)
 
     def offset(self, upload: Upload) -> int:
-        """Return how many bytes have come; raises `UploadLocked` while more are coming."""
+        """See `UploadStore.offset`; it is not certain while somebody has the bytes open."""
         if upload.digest is not None:
             return upload.length
         try:
@@ -161,41 +122,38 @@ class UploadFolder:
         except FileNotFoundError as error:
             raise UploadLocked("the upload has just been completed or ended: ask again where it stands") from error
 
-    def complete(self, upload: Upload, blobs: BlobFolder) -> Upload:
-        """Return the upload as the blob that it has become; raises `UploadConflict` while bytes are missing.
-
-        Repeats what a crash may have cut off: first the digest is noted, then the file moves.
-        """
+    def complete(self, upload: Upload) -> Upload:
+        """See `UploadStore.complete`: first the digest is noted, then the file moves."""
         if upload.digest is None:
             part = self.hold(upload)
             try:
                 if part.offset < upload.length:
                     raise UploadConflict(f"the upload has {part.offset:,} of {upload.length:,} bytes: send the others first")
-                return self.seal(upload, part, blobs)
+                return self.seal(upload, part)
             finally:
                 part.close()
         with suppress(FileNotFoundError):  # it has moved already, but after a crash
-            blobs.adopt(self._part(upload.id), upload.digest)
+            self._blobs.adopt(self._part(upload.id), upload.digest)
         return upload
 
-    def seal(self, upload: Upload, part: Part, blobs: BlobFolder) -> Upload:
-        """Make a blob of an upload all of whose bytes are in `part`, and return it as such."""
+    def seal(self, upload: Upload, part: Part) -> Upload:
+        """See `UploadStore.seal`."""
         part.sync()
         digest = part.digest().hex()
         upload = replace(upload, digest=digest)
         self._write(upload)
-        blobs.adopt(self._part(upload.id), digest)
+        self._blobs.adopt(self._part(upload.id), digest)
         return upload
 
     def delete(self, upload: Upload) -> None:
-        """End an upload; raises `UploadLocked` while somebody sends it. A job that was made from it keeps the blob."""
+        """See `UploadStore.delete`; raises `UploadLocked` while somebody sends it."""
         part = self.hold(upload) if upload.digest is None else None
         self._remove(upload.id)
         if part is not None:
             part.close()
 
     def expire(self) -> set[str]:
-        """Forget what has expired, and return the names of the blobs that complete uploads still need."""
+        """See `UploadStore.expire`."""
         with self._alone():
             known = self._all()
             for upload in known:
@@ -206,10 +164,6 @@ class UploadFolder:
                 if path.name.partition(".")[0] not in kept:
                     path.unlink(missing_ok=True)
         return {upload.digest for upload in known if upload.id in kept and upload.digest is not None}
-
-    def _wait(self, known: Sequence[Upload]) -> int:
-        soonest = min((upload.expires for upload in known), default=0.0)
-        return max(1, min(60, round(soonest - self._clock())))
 
     def _part(self, upload_id: str) -> Path:
         return self._folder / f"{upload_id}.part"

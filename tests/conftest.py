@@ -9,6 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from .playground_desk import Desk
+    from .stores import S3, Postgres
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +37,29 @@ def desk(browser: Any, playground_url: str) -> Iterator[Desk]:
 
     with watched(browser, playground_url) as desk:
         yield desk
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A server of Postgres; without its programs or the driver the test is skipped."""
+    from .stores import postgres_server
+
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3]:
+    """A server that speaks S3; without moto or the client the test is skipped."""
+    from .stores import s3_server
+
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """The same, with its address and credentials in the environment."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server

@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCKER = ROOT / "docker"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+STORES = yaml.safe_load((DOCKER / "compose.stores.yaml").read_text())
 DASHBOARD = json.loads((DOCKER / "grafana" / "laconic.json").read_text())
 ALERTS = yaml.safe_load((DOCKER / "prometheus" / "alerts.yml").read_text())
 MANIFESTS = [path for path in (DOCKER / "kubernetes").glob("*.yaml") if path.stem != "ray-service"]  # tests/test_ray_engine.py
@@ -210,7 +211,16 @@ class TestCompose:
         assert f"state:{service['environment']['LACONIC_STATE_DIR']}" in service["volumes"]
         assert any(option.startswith("/tmp:") for option in service["tmpfs"])
 
-    @pytest.mark.parametrize("file", ["compose.yaml", "compose.cuda.yaml", "compose.keys.yaml"])
+    @pytest.mark.parametrize("name", sorted(STORES["services"].keys() - {"laconic"}))
+    def test_stores_are_hardened_and_nobodys_but_the_services(self, name: str) -> None:
+        store = STORES["services"][name]
+        assert store["read_only"] is True and store["cap_drop"] == ["ALL"] and "ports" not in store
+        assert store["mem_limit"] and store["pids_limit"] and not re.search(r":latest$|^[^:]+$", store["image"])
+        assert {volume.split(":")[0] for volume in store["volumes"]} <= STORES["volumes"].keys()
+        secrets = [value for key, value in store["environment"].items() if "PASSWORD" in key]
+        assert secrets and all(value.startswith("${LACONIC_") and ":?" in value for value in secrets), "there is a default"
+
+    @pytest.mark.parametrize("file", ["compose.yaml", "compose.cuda.yaml", "compose.keys.yaml", "compose.stores.yaml"])
     def test_the_service_takes_the_settings(self, file: str) -> None:
         settings = yaml.safe_load((DOCKER / file).read_text())["services"]["laconic"]["environment"]
         assert all(isinstance(value, str) for value in settings.values())

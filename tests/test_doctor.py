@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import types
 from collections.abc import Iterator
 from importlib.resources import files
@@ -18,7 +19,10 @@ from laconic.codecs import weights
 from laconic.codecs.errors import DeviceUnavailable
 from laconic.doctor import examine, exit_status
 from laconic.findings import Finding
+from laconic.service.postgres_jobs import PostgresJobStore
 from laconic.service.settings import ServiceSettings
+
+from .stores import S3, Postgres
 
 LIGHT = ("jpeg", "webp")
 
@@ -252,3 +256,33 @@ def test_a_folder_that_is_not_made_yet(tmp_path: Path) -> None:
     assert machine.is_writable(inside) and machine.free_bytes(inside) == pytest.approx(machine.free_bytes(tmp_path), rel=0.01)
     (tmp_path / "file").touch()
     assert not machine.is_writable(tmp_path / "file" / "below")
+
+
+def test_stores_that_settings_name(monkeypatch: pytest.MonkeyPatch, postgres: Postgres, s3: S3) -> None:
+    url = postgres.url()
+    monkeypatch.setenv("LACONIC_JOB_STORE", url)
+    assert found("store job_store").state == "ok" and "without tables" in found("store job_store").found
+    assert found("store blob_store").state == "warning"
+    monkeypatch.setenv("LACONIC_BLOB_STORE", s3.url())
+    PostgresJobStore(url, ServiceSettings()).close()
+    assert "schema 1 of 1, 0 jobs" in found("store job_store").found
+    assert found("store blob_store").state == "ok" and " 0 blobs" in found("store blob_store").found
+    postgres.query(f"UPDATE {url.rpartition('%3D')[2]}.laconic SET version = 99")
+    assert found("store job_store").state == "failed" and "newer" in found("store job_store").found
+
+
+def test_stores_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LACONIC_JOB_STORE", "postgresql://me:hush@127.0.0.1:1/laconic")
+    monkeypatch.setenv("LACONIC_BLOB_STORE", "gs://bucket")
+    for setting in ("job_store", "blob_store"):  # without the extra that is said
+        finding = found(f"store {setting}")
+        assert finding.state == "failed" and f"LACONIC_{setting.upper()}" in finding.advice and "hush" not in str(finding)
+
+
+def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LACONIC_JOB_STORE", "postgresql://127.0.0.1:1/laconic")
+    monkeypatch.setenv("LACONIC_BLOB_STORE", "s3://bucket")
+    for module in ("psycopg", "obstore"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for setting in ("job_store", "blob_store"):
+        assert "pip install 'laconic[cluster]'" in found(f"store {setting}").found

@@ -1,23 +1,29 @@
-"""The job store and the blob folder by themselves: leases, attempts, keys, expiry, whole files."""
+"""The job stores by themselves, on SQLite and on Postgres: leases, attempts, keys, expiry, and what only one of them has."""
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from laconic.codecs.errors import InvalidSettings
-from laconic.service.blobs import BlobFolder, blob_name
-from laconic.service.job_store import Draft, Ending
+from laconic.service import postgres as module
+from laconic.service.job_store import Draft, Ending, JobStore, StoreError
 from laconic.service.jobs import Jobs
+from laconic.service.postgres_jobs import PostgresJobStore
 from laconic.service.problems import IdempotencyMismatch, QueueFull
 from laconic.service.settings import ServiceSettings
-from laconic.service.sqlite_jobs import REMEMBERED_S, SqliteJobStore
+from laconic.service.sql_jobs import REMEMBERED_S
+from laconic.service.sqlite_jobs import SqliteJobStore
+
+from .stores import Postgres
 
 LEASE_S = 10.0
 SETTINGS = ServiceSettings(job_lease_s=LEASE_S, job_retention_s=100, max_jobs=20, max_job_bytes=1000)
@@ -37,9 +43,21 @@ def clock() -> Clock:
     return Clock()
 
 
+Opened = Callable[[Clock | None], JobStore]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
+    """Opens the same store again and again, as processes do."""
+    if request.param == "sqlite":
+        return lambda clock: SqliteJobStore(tmp_path / "jobs.sqlite", SETTINGS, clock or time.time)
+    url = request.getfixturevalue("postgres").url()
+    return lambda clock: PostgresJobStore(url, SETTINGS, clock)
+
+
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[SqliteJobStore]:
-    store = SqliteJobStore(tmp_path / "jobs.sqlite", SETTINGS, clock)
+def store(opened: Opened, clock: Clock) -> Iterator[JobStore]:
+    store = opened(clock)
     yield store
     store.close()
 
@@ -56,7 +74,7 @@ def draft(**given: Any) -> Draft:
     return Draft(**(values | given))
 
 
-def test_a_job_from_its_draft_to_its_result(store: SqliteJobStore, clock: Clock) -> None:
+def test_a_job_from_its_draft_to_its_result(store: JobStore, clock: Clock) -> None:
     job, new = store.add(draft())
     assert new and (job.state, job.attempts, job.position, job.options) == ("queued", 0, 1, {"quality": "3"})
     claimed = store.claim("w")
@@ -75,7 +93,7 @@ def test_a_job_from_its_draft_to_its_result(store: SqliteJobStore, clock: Clock)
     assert not store.beat(claimed, "w", 1.0, "late")
 
 
-def test_a_dead_workers_job_goes_to_another_and_its_result_does_not_count(store: SqliteJobStore, clock: Clock) -> None:
+def test_a_dead_workers_job_goes_to_another_and_its_result_does_not_count(store: JobStore, clock: Clock) -> None:
     job, _ = store.add(draft())
     first = store.claim("dead")
     assert first is not None
@@ -91,7 +109,7 @@ def test_a_dead_workers_job_goes_to_another_and_its_result_does_not_count(store:
     assert done is not None and done.result == "right"
 
 
-def test_a_job_that_kills_every_worker_fails(store: SqliteJobStore, clock: Clock) -> None:
+def test_a_job_that_kills_every_worker_fails(store: JobStore, clock: Clock) -> None:
     job, _ = store.add(draft(callback="http://example.org"))
     behind, _ = store.add(draft())
     for attempt in (1, 2, 3):
@@ -105,7 +123,7 @@ def test_a_job_that_kills_every_worker_fails(store: SqliteJobStore, clock: Clock
     assert (lost.error["code"], lost.error["status"], lost.error["instance"]) == ("job-lost", 500, f"/v1/jobs/{job.id}")
 
 
-def test_a_job_given_back_keeps_its_place_and_its_attempts(store: SqliteJobStore) -> None:
+def test_a_job_given_back_keeps_its_place_and_its_attempts(store: JobStore) -> None:
     first, _ = store.add(draft())
     store.add(draft())
     claimed = store.claim("w")
@@ -114,7 +132,7 @@ def test_a_job_given_back_keeps_its_place_and_its_attempts(store: SqliteJobStore
     assert again is not None and (again.id, again.attempts) == (first.id, 1)
 
 
-def test_cancelling(store: SqliteJobStore) -> None:
+def test_cancelling(store: JobStore) -> None:
     running, _ = store.add(draft())
     waiting, _ = store.add(draft())
     claimed = store.claim("w")
@@ -129,7 +147,7 @@ def test_cancelling(store: SqliteJobStore) -> None:
     assert store.get(running.id) == before
 
 
-def test_keys_belong_to_owners_and_to_one_request(store: SqliteJobStore) -> None:
+def test_keys_belong_to_owners_and_to_one_request(store: JobStore) -> None:
     first, _ = store.add(draft(key="k"))
     assert store.add(draft(key="k", name="another name")) == (store.get(first.id), False)
     other, new = store.add(draft(key="k", owner="somebody"))
@@ -141,7 +159,7 @@ def test_keys_belong_to_owners_and_to_one_request(store: SqliteJobStore) -> None
     assert [job.id for job in store.page(None, None, 9)] == [first.id]
 
 
-def test_bounds_count_what_is_stored(store: SqliteJobStore, clock: Clock) -> None:
+def test_bounds_count_what_is_stored(store: JobStore, clock: Clock) -> None:
     store.add(draft(payload_bytes=600))
     with pytest.raises(QueueFull, match="LACONIC_MAX_JOB_BYTES"):
         store.add(draft(payload_bytes=401))
@@ -157,7 +175,7 @@ def test_bounds_count_what_is_stored(store: SqliteJobStore, clock: Clock) -> Non
     assert store.add(draft())[1], "an expired job takes no place"
 
 
-def test_expiry_and_oblivion(store: SqliteJobStore, clock: Clock) -> None:
+def test_expiry_and_oblivion(store: JobStore, clock: Clock) -> None:
     job, _ = store.add(draft(key="k", payload="in"))
     store.add(draft(payload="waits"))
     assert store.expire() == {"in", "waits"}
@@ -174,7 +192,7 @@ def test_expiry_and_oblivion(store: SqliteJobStore, clock: Clock) -> None:
     assert store.get(job.id) is None and store.add(draft(key="k"))[1]
 
 
-def test_webhooks_are_due_until_they_are_settled(store: SqliteJobStore, clock: Clock) -> None:
+def test_webhooks_are_due_until_they_are_settled(store: JobStore, clock: Clock) -> None:
     job, _ = store.add(draft(callback="http://example.org/"))
     assert store.take_webhook() is None
     store.cancel(job.id, {})
@@ -195,15 +213,14 @@ def test_webhooks_are_due_until_they_are_settled(store: SqliteJobStore, clock: C
     assert store.take_webhook() is None and done is not None and done.webhook == "delivered"
 
 
-def test_no_job_is_claimed_twice_by_several_processes(tmp_path: Path) -> None:
+def test_no_job_is_claimed_twice_by_several_processes(opened: Opened) -> None:
     """Each thread has a connection of its own, as processes have."""
-    path = tmp_path / "jobs.sqlite"
-    store = SqliteJobStore(path, SETTINGS)
+    store = opened(None)
     ids = [store.add(draft(payload_bytes=0))[0].id for _ in range(20)]
     claimed: list[str] = []
 
     def work(name: str) -> None:
-        own = SqliteJobStore(path, SETTINGS)
+        own = opened(None)
         while (job := own.claim(name)) is not None:
             claimed.append(job.id)
         own.close()
@@ -215,6 +232,64 @@ def test_no_job_is_claimed_twice_by_several_processes(tmp_path: Path) -> None:
         thread.join()
     store.close()
     assert sorted(claimed) == sorted(ids)
+
+
+def test_a_store_keeps_its_identity(opened: Opened, store: JobStore, tmp_path: Path) -> None:
+    again, other = opened(None), SqliteJobStore(tmp_path / "other.sqlite", SETTINGS)
+    assert again.identity() == store.identity() != other.identity() and len(store.identity()) == 32
+    again.close()
+    other.close()
+
+
+def test_what_is_no_id_is_nobodys(store: JobStore) -> None:
+    assert [store.get(text) for text in ("", "\0", "nothing", "\ud800", "a" * 10_000)] == [None] * 5
+
+
+def test_times_are_the_servers(opened: Opened) -> None:
+    store = opened(None)
+    job, _ = store.add(draft())
+    assert abs(job.created - time.time()) < 60
+    claimed = store.claim("w")
+    assert claimed is not None and claimed.started is not None and claimed.started >= job.created
+    store.close()
+
+
+def test_a_newer_schema_on_postgres_is_left_alone_and_an_older_one_brought_up_to_date(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres.url()
+    PostgresJobStore(url, SETTINGS).close()
+    step = "ALTER TABLE jobs ADD COLUMN weight INTEGER NOT NULL DEFAULT 1"
+    with monkeypatch.context() as later:
+        later.setattr("laconic.service.postgres._STEPS", (*module._STEPS, step))
+        later.setattr("laconic.service.postgres.SCHEMA", module.SCHEMA + 1)
+        for _ in range(2):
+            newer = PostgresJobStore(url, SETTINGS)
+            assert newer.add(draft())[1]
+            newer.close()
+    with pytest.raises(StoreError, match="newer version"):
+        PostgresJobStore(url, SETTINGS)
+
+
+def test_a_connection_that_breaks_is_made_again(postgres: Postgres) -> None:
+    store = PostgresJobStore(postgres.url(), SETTINGS)
+    job, _ = store.add(draft())
+    others = "datname = current_database() AND pid <> pg_backend_pid()"
+    postgres.query(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+    with pytest.raises(StoreError):
+        store.claim("w")
+    claimed = store.claim("w")
+    assert claimed is not None and claimed.id == job.id and claimed.attempts == 1
+    store.close()
+
+
+def test_a_url_that_is_refused_is_not_shown(tmp_path: Path, postgres: Postgres) -> None:
+    nobody = postgres.url().replace("laconic@", "nobody:hush@")
+    for url in (nobody, "postgresql://u:hush@[", "postgresql://u:hush@127.0.0.1:1/x", "mysql://u:hush@host/x"):
+        with pytest.raises(InvalidSettings, match="LACONIC_JOB_STORE") as refusal:
+            Jobs(ServiceSettings(state_dir=tmp_path, job_store=url)).open()
+        assert "hush" not in str(refusal.value)
+    assert "hush" not in json.dumps(ServiceSettings(job_store=nobody).model_dump(mode="json"))
 
 
 def test_a_store_of_another_version_is_left_alone(tmp_path: Path) -> None:
@@ -229,41 +304,6 @@ def test_a_store_of_another_version_is_left_alone(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_an_error_with_the_settings_name() -> None:
     with pytest.raises(InvalidSettings, match="LACONIC_STATE_DIR"):
         Jobs(ServiceSettings(state_dir=Path("/proc/version/laconic"))).open()
-
-
-def test_blobs_are_whole_and_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blobs = BlobFolder(tmp_path / "blobs")
-    name = blobs.put(b"some bytes")
-    assert name == blob_name(b"some bytes") == blobs.put(b"some bytes")
-    assert blobs.get(name) == b"some bytes" and blobs.path(name).parent.name == name[:2]
-
-    def dies(handle: int) -> None:
-        raise OSError("the disk is full")
-
-    with monkeypatch.context() as patched, pytest.raises(OSError, match="full"):
-        patched.setattr("laconic.service.blobs.os.fsync", dies)
-        blobs.put(b"other bytes")
-    assert [path.name for path in (tmp_path / "blobs").glob("*/*")] == [name]
-    with pytest.raises(FileNotFoundError):
-        blobs.get(blob_name(b"other bytes"))
-    blobs.path(name).write_bytes(b"some Bytes")
-    with pytest.raises(OSError, match="damaged"):
-        blobs.get(name)
-
-
-def test_a_sweep_takes_what_is_old_and_not_needed(tmp_path: Path) -> None:
-    blobs = BlobFolder(tmp_path)
-    kept, old, young = (blobs.put(content) for content in (b"kept", b"old", b"young"))
-    for name in (kept, old):
-        os.utime(blobs.path(name), (0, 0))
-    leftover = blobs.path(old).with_name(".interrupted")
-    leftover.write_bytes(b"half")
-    os.utime(leftover, (0, 0))
-    assert blobs.sweep({kept}) == 2
-    assert sorted(path.name for path in tmp_path.glob("*/*")) == sorted([kept, young])
-    os.utime(blobs.path(young), (0, 0))
-    blobs.put(b"young")
-    assert blobs.sweep({kept}) == 0, "writing a blob again makes it young"
 
 
 @pytest.mark.parametrize(

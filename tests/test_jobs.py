@@ -23,6 +23,7 @@ import pytest
 from laconic.bench import crash
 from laconic.codecs import compress, media
 from laconic.codecs.errors import Cancelled
+from laconic.service.blobs import BlobFolder
 from laconic.service.coding import Coder
 from laconic.service.keys import SCOPES, change_keys, new_key
 from laconic.service.lanes import Plan
@@ -428,6 +429,26 @@ def test_jobs_have_a_time_limit_of_their_own(tmp_path: Path, brake: Brake) -> No
         error = ended(client, submitted(client))["error"]
         assert (error["status"], error["code"]) == (504, "request-timeout") and "LACONIC_JOB_TIMEOUT_S" in error["detail"]
         assert brake.stopped.wait(5)
+
+
+def test_a_storage_that_fails_now_and_then_fails_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lease runs out, and the next attempt finds what it needs; the last one tells what is wrong."""
+    failures, get = [2, 3], BlobFolder.get
+
+    def failing(blobs: BlobFolder, name: str) -> bytes:
+        if failures[0]:
+            failures[0] -= 1
+            raise OSError(5, "Input/output error")
+        return get(blobs, name)
+
+    with service(tmp_path, job_lease_s=0.3, job_attempts=3) as client:
+        monkeypatch.setattr(BlobFolder, "get", failing)
+        done = ended(client, submitted(client))
+        assert (done["state"], done["attempts"]) == ("succeeded", 3)
+        failures.pop(0)
+        lost = ended(client, submitted(client))
+        assert (lost["state"], lost["attempts"], lost["error"]["code"]) == ("failed", 3, "storage-failed")
+        assert "Input/output error" in lost["error"]["detail"]
 
 
 def test_results_expire_and_their_bytes_go(tmp_path: Path) -> None:

@@ -155,6 +155,15 @@ def test_on_a_cluster_there_are_no_jobs(fake: FakeRay, monkeypatch: pytest.Monke
     assert given[1].ray_replicas == 2 and given[1].codecs == ("jpeg",)
 
 
+def test_on_a_cluster_with_common_stores_there_are_jobs(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = settings_given(monkeypatch)
+    stores = {"job_store": "postgresql://db.example.org/laconic", "blob_store": "s3://bucket"}
+    for left_out in ("", "blob_store", "job_store"):
+        ray_engine.application({"insecure": "true", **{name: url for name, url in stores.items() if name != left_out}})
+    ray_engine.application({"insecure": "true", "jobs": "false", **stores})
+    assert [settings.jobs for settings in given] == [True, False, False, False]
+
+
 def test_a_ray_service_needs_keys(fake: FakeRay) -> None:
     with pytest.raises(InvalidSettings, match="LACONIC_KEYS_FILE"):
         ray_engine.application({})

@@ -424,11 +424,12 @@ def test_kill_9_in_the_middle_of_a_part_loses_nothing_that_was_acknowledged(tmp_
 
 
 def test_a_crash_between_the_last_byte_and_the_blob_is_made_good(tmp_path: Path) -> None:
-    uploads, blobs = UploadFolder(tmp_path / "uploads", ServiceSettings()), BlobFolder(tmp_path / "blobs")
+    blobs = BlobFolder(tmp_path / "blobs")
+    uploads = UploadFolder(tmp_path / "uploads", blobs, ServiceSettings())
     name = blob_name(PNG)
     upload = uploads.create(None, len(PNG), "", "x")
     with pytest.raises(UploadConflict):
-        uploads.complete(upload, blobs)
+        uploads.complete(upload)
     part = uploads.hold(upload)
     part.append(PNG)
     part.close()  # and here the process dies
@@ -440,10 +441,11 @@ def test_a_crash_between_the_last_byte_and_the_blob_is_made_good(tmp_path: Path)
             raise OSError("the process dies before the file has moved")
 
     with pytest.raises(OSError, match="dies"):
-        uploads.complete(uploads.find(upload.id, None), DyingBlobs(tmp_path / "blobs"))
+        dying = UploadFolder(tmp_path / "uploads", DyingBlobs(tmp_path / "blobs"), ServiceSettings())
+        dying.complete(uploads.find(upload.id, None))
     assert moved == [name] and uploads.expire() == {name}
     for _ in range(2):
-        assert uploads.complete(uploads.find(upload.id, None), blobs).digest == name
+        assert uploads.complete(uploads.find(upload.id, None)).digest == name
         assert blobs.get(name) == PNG
     (tmp_path / "uploads" / f"{upload.id}.json").write_bytes(b"{")
     with pytest.raises(NoSuchUpload):
@@ -458,7 +460,8 @@ def test_whoever_gets_the_lock_too_late_has_nothing_to_write_to(
     """The file is opened, then somebody else completes or ends the upload, then it is locked: it is no part any more."""
     from laconic.service import uploads as module
 
-    folder, blobs, lock = UploadFolder(tmp_path / "uploads", ServiceSettings()), BlobFolder(tmp_path / "blobs"), module._locked
+    blobs, lock = BlobFolder(tmp_path / "blobs"), module._locked
+    folder = UploadFolder(tmp_path / "uploads", blobs, ServiceSettings())
     upload = folder.create(None, 3, "", "x")
     part = folder.hold(upload)
     part.append(b"abc")
@@ -466,7 +469,7 @@ def test_whoever_gets_the_lock_too_late_has_nothing_to_write_to(
 
     def late(file: io.FileIO, how: int) -> bool:
         monkeypatch.setattr(module, "_locked", lock)
-        _ = folder.complete(upload, blobs) if verb == "complete" else folder.delete(upload)
+        _ = folder.complete(upload) if verb == "complete" else folder.delete(upload)
         return lock(file, how)
 
     monkeypatch.setattr(module, "_locked", late)
@@ -476,16 +479,16 @@ def test_whoever_gets_the_lock_too_late_has_nothing_to_write_to(
 
 
 def test_a_disk_that_is_full_is_said_and_what_fitted_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from laconic.service.uploads import Part
+    from laconic.service.uploads import FilePart
 
-    def full(part: Part, content: bytes) -> None:
+    def full(part: FilePart, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
     with service(tmp_path) as client:
         path = created(client)
         assert sent(client, path, 0, PNG[:10]).status_code == 204
         with monkeypatch.context() as patch:
-            patch.setattr(Part, "append", full)
+            patch.setattr(FilePart, "append", full)
             problem = refused(sent(client, path, 10, PNG[10:]), 503, "storage-failed")
             assert "No space left" in problem["detail"]
         assert offset_of(client, path) == 10
