@@ -15,7 +15,18 @@ from numpy.typing import NDArray
 
 from .kernels import inlined
 
-__all__ = ["adapt", "confidence", "exponential", "learn", "logistic_cdf", "mix", "new_cells", "probability_16", "squash", "stretch"]
+__all__ = [
+    "adapt",
+    "confidence",
+    "exponential",
+    "learn",
+    "logistic_cdf",
+    "mix",
+    "new_cells",
+    "probability_16",
+    "squash",
+    "stretch",
+]
 
 Doubles = NDArray[np.float64]
 Cells = NDArray[np.int32]

@@ -28,8 +28,8 @@ from laconic.codecs.errors import (
 )
 from laconic.codecs.image import transform_context
 from laconic.codecs.image.alpha import decode_alpha, encode_alpha
-from laconic.codecs.image.tiling import CELL, TILE, grid_of, tiles_of
 from laconic.codecs.image.rgb import rgb_planes
+from laconic.codecs.image.tiling import CELL, TILE, grid_of, tiles_of
 from laconic.codecs.image.transform import HALO, PARAM_QUALITY, ImageTransform, TransformSettings, pad_to_cells
 from laconic.codecs.image.transform_coding import EntropyMeter, decode_tiles
 from laconic.codecs.metrics import psnr

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from laconic.codecs.errors import Cancelled
 from laconic.codecs.checkpoint import load_checkpoint, save_checkpoint
+from laconic.codecs.errors import Cancelled
 from laconic.codecs.video.inr_fit import Budget, Fitted, fit, psnr_of
 from laconic.codecs.video.inr_networks import initial_tensors
 from laconic.codecs.video.inr_presets import ARCHITECTURES, PRESETS, spec_for

@@ -27,7 +27,6 @@ from laconic.codecs.image.overfit_fit import (
     LARGEST_PARAMETER,
     LATENT_RATE,
     NETWORK_RATE,
-    STRENGTHS,
     TEMPERATURES,
     between,
     falling,
@@ -35,7 +34,7 @@ from laconic.codecs.image.overfit_fit import (
 from laconic.codecs.image.overfit_latents import adam
 from laconic.codecs.image.overfit_loss import Measure
 from laconic.codecs.image.overfit_parameters import units_of
-from laconic.codecs.image.overfit_picture import BETAS, FEATURES, Moments, Picture, features
+from laconic.codecs.image.overfit_picture import BETAS, FEATURES, FILTERED, Moments, Picture, features
 from laconic.codecs.image.overfit_spec import LEVELS, Spec
 
 from .archives import read_archives
@@ -45,7 +44,9 @@ __all__ = ["CHAINS", "Joint", "export", "first_network", "fit_filters", "main", 
 CHAINS = ((0.003, 0.0012, 0.0005, 0.0002), (0.003, 0.008, 0.02))  # weights of the rate, each going on from the one before
 VALIDATION = 64  # the last names in sorted order are never trained on
 KINDS = ("wallpaper", "natural", "bsds", "scene")  # of the photographs' names, from each of which crops are taken
+APPEAR = (0.2, 0.1, 0.05)  # of a first network's steps: when the finest planes of latents appear, which else carry too much
 SOFT, WARM_UP = 0.9, 0.04  # of the steps: rounding softly, and the learning rate's rise
+STRENGTHS = (0.3, 0.2)  # of the noise; at last more than in a fit, so that networks learn nothing from latents between integers
 MORE_RATE = 0.6  # learning rates of a network that goes on from another
 RIDGE = 0.01
 
@@ -62,7 +63,7 @@ def read_crops(folder: Path, count: int, size: int, seed: int = 5) -> list[Float
                 picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS)
             top, left = rng.integers(0, picture.height - size + 1), rng.integers(0, picture.width - size + 1)
             pixels = np.asarray(picture)[top : top + size, left : left + size]
-            crops.append(np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) / 255)
+            crops.append(np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) / np.float32(255))
     return crops
 
 
@@ -71,7 +72,14 @@ def first_network(spec: Spec, seed: int = 0) -> Floats:
     rng, flat = np.random.default_rng(seed), np.zeros(spec.count, np.float32)
     tensors = spec.views(flat)
     tensors["upsampling"][:] = (-0.0234375, 0.2265625, 0.8671875, -0.0703125)
-    deviations = {"context.0": None, "context.1": None, "context.2": 0.05, "synthesis.0": None, "synthesis.2": 0.2, "synthesis.3": 0.02}
+    deviations = {
+        "context.0": None,
+        "context.1": None,
+        "context.2": 0.05,
+        "synthesis.0": None,
+        "synthesis.2": 0.2,
+        "synthesis.3": 0.02,
+    }
     for name, deviation in (deviations | {"synthesis.1": 0.2 / math.sqrt(spec.hidden)}).items():
         weight = tensors[f"{name}.weight"]
         weight[...] = rng.standard_normal(weight.shape) * (deviation or math.sqrt(2 / weight.shape[1]))
@@ -83,15 +91,18 @@ def first_network(spec: Spec, seed: int = 0) -> Floats:
 class Joint:
     """Crops that are fitted together with one network."""
 
-    def __init__(self, crops: Sequence[Floats], spec: Spec, parameters: Floats, latents: Mapping[str, Floats] | None = None) -> None:
+    def __init__(
+        self, crops: Sequence[Floats], spec: Spec, parameters: Floats, latents: Mapping[str, Floats] | None = None
+    ) -> None:
         self.spec, self.pictures = spec, [Picture(crop, 1.0) for crop in crops]
         self.parameters = Moments.of(parameters.copy())
         for i, picture in enumerate(self.pictures):
             for k, moments in enumerate(picture.latents):
                 moments.values[...] = 0 if latents is None else latents[f"{i}.{k}"]
 
-    def fit(self, weight: float, steps: int, pace: float = 1.0) -> Measure:
+    def fit(self, weight: float, steps: int, first: bool) -> Measure:
         """Fit for a weight of the rate, and return bits a pixel and mean squared error with latents rounded."""
+        pace = 1.0 if first else MORE_RATE
         soft = round(SOFT * steps)
         for moments in (self.parameters, *(m for picture in self.pictures for m in picture.latents)):
             moments.rest()
@@ -99,7 +110,8 @@ class Joint:
             if step < soft:
                 part = step / soft
                 rate = pace * falling(part) * min(1.0, (step + 1) / (WARM_UP * steps))
-                self._step(weight, step, rate, (between(TEMPERATURES, part), between(STRENGTHS, part)))
+                finest = sum(step < appear * steps for appear in APPEAR) if first else 0
+                self._step(weight, step, rate, (between(TEMPERATURES, part), between(STRENGTHS, part)), finest)
             else:
                 self._step(weight, step, HARD_RATE * falling((step - soft) / (steps - soft)), None)
             if (step + 1) % 50 == 0:
@@ -110,11 +122,16 @@ class Joint:
         tensors = self.spec.views(self.parameters.values)
         return self._mean([picture.loss.measure(tensors) for picture in self.pictures])
 
+    def clear_finest(self) -> None:
+        """Set the latents of the finest plane to zero."""
+        for picture in self.pictures:
+            picture.latents[0].values[...] = 0
+
     def latents(self) -> dict[str, Floats]:
         """Return all latents, by the numbers of crop and plane."""
         return {f"{i}.{k}": m.values for i, picture in enumerate(self.pictures) for k, m in enumerate(picture.latents)}
 
-    def _step(self, weight: float, step: int, rate: float, noise: tuple[float, float] | None) -> None:
+    def _step(self, weight: float, step: int, rate: float, noise: tuple[float, float] | None, finest: int = 0) -> None:
         tensors, total = self.spec.views(self.parameters.values), np.zeros(self.spec.count, np.float32)
         gradient, found = np.zeros(self.spec.count, np.float32), []
         for i, picture in enumerate(self.pictures):
@@ -126,7 +143,7 @@ class Joint:
             found.append(picture.loss.backwards(tensors, self.spec.views(gradient)))
             total += gradient
             if noise:  # rounded latents have no useful gradient
-                picture.move(rate * LATENT_RATE, step + 1)
+                picture.move(rate * LATENT_RATE, step + 1, finest)
         self.measured = self._mean(found)
         total /= sum(picture.pixels for picture in self.pictures)
         adam(*self.parameters, total, rate * NETWORK_RATE, BETAS, step + 1, LARGEST_PARAMETER)
@@ -139,21 +156,25 @@ class Joint:
 def fit_filters(crops: Sequence[Floats], latents: Mapping[str, Floats]) -> Floats:
     """Return the filters [LEVELS, FEATURES] that predict the latents best."""
     filters = np.zeros((LEVELS, FEATURES), np.float32)
-    for k in range(LEVELS):
+    for k in range(FILTERED, LEVELS):
         x = np.concatenate([features(crop, k).reshape(-1, FEATURES) for crop in crops]).astype(np.float64)
         y = np.concatenate([latents[f"{i}.{k}"].ravel() for i in range(len(crops))]).astype(np.float64)
         system = x.T @ x
         system += RIDGE * np.trace(system) / FEATURES * np.eye(FEATURES) * 1e-2
         filters[k] = np.linalg.solve(system, x.T @ y)
-        print(f"  plane {k}: {1 - np.var(y - x @ filters[k]) / max(np.var(y), 1e-12):.2f} of the variance predicted", flush=True)
+        print(
+            f"  plane {k}: {1 - np.var(y - x @ filters[k]) / max(np.var(y), 1e-12):.2f} of the variance predicted", flush=True
+        )
     return filters
 
 
-def train(photos: Path, out: Path, crops: int, size: int, steps: int, more: int, hidden: int) -> None:
+def train(
+    photos: Path, out: Path, crops: int, size: int, steps: int, more: int, hidden: int, chains: Sequence[Sequence[float]]
+) -> None:
     """Fit all weights that are not yet in `out`."""
     out.mkdir(parents=True, exist_ok=True)
     targets, spec = read_crops(photos, crops, size), Spec(hidden)
-    for chain in CHAINS:
+    for chain in chains:
         before: dict[str, Floats] | None = None
         for weight in chain:
             path = out / f"weight-{weight}.safetensors"
@@ -161,7 +182,9 @@ def train(photos: Path, out: Path, crops: int, size: int, steps: int, more: int,
                 began = time.monotonic()
                 print(f"weight {weight}", flush=True)
                 joint = Joint(targets, spec, before["parameters"] if before else first_network(spec), before)
-                bpp, error = joint.fit(weight, more if before else steps, MORE_RATE if before else 1.0)
+                if before and weight > chain[0]:  # fewer bits need fewer fine latents: they begin anew
+                    joint.clear_finest()
+                bpp, error = joint.fit(weight, more if before else steps, before is None)
                 print(f"  {bpp:.4f} bpp, {-10 * math.log10(error):.2f} dB, {time.monotonic() - began:.0f} s", flush=True)
                 arrays = {"parameters": joint.parameters.values, "filters": fit_filters(targets, joint.latents())}
                 save_file(arrays | joint.latents(), path)
@@ -187,10 +210,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=192, help="pixels of a crop's side")
     parser.add_argument("--steps", type=int, default=800, help="for the first weight")
     parser.add_argument("--more", type=int, default=300, help="for each of the others")
+    parser.add_argument("--chain", type=int, choices=range(len(CHAINS)), help="only this chain of weights, without export")
     parser.add_argument("--hidden", type=int, default=16, help="channels of the synthesis, a multiple of 4")
     given = parser.parse_args(arguments)
-    train(given.photos, given.out, given.crops, given.size, given.steps, given.more, given.hidden)
-    export(given.out, given.out / "image-overfit-1.safetensors", given.hidden)
+    chains = CHAINS if given.chain is None else CHAINS[given.chain : given.chain + 1]
+    train(given.photos, given.out, given.crops, given.size, given.steps, given.more, given.hidden, chains)
+    if given.chain is None:
+        export(given.out, given.out / "image-overfit-1.safetensors", given.hidden)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ __all__ = ["EFFORTS", "ImageOverfit", "OverfitSettings"]
 EFFORTS = {1: 60, 2: 120, 3: 250, 4: 500, 5: 1000, 6: 2000, 7: 4000, 8: 10_000, 9: 30_000}  # steps
 COARSE_WEIGHT, FINE_WEIGHT = 0.05, 0.0001  # weight (lambda) of a bit per pixel at qualities 0 and 100
 RATE_SLOPE, PSNR_SLOPE = 0.033, 0.16  # of the logarithm of the size, and of dB, over quality: about
-TRIALS = 6  # fits for a target; all but the first go on from the one before
+TRIALS = 6  # fits for a target, each going on from the one before
 PARAM_NETWORK = 16  # header key: number of the initial network
 
 
@@ -97,8 +97,9 @@ class ImageOverfit:
         tried: list[tuple[float, int, Stream]] = []
 
         def gap(quality: float) -> float:
-            part = partial(_share, progress, len(tried))
-            stream = self._fitted(work, weight_of(quality), None if tried else folder, part)
+            if not tried:  # a fit from the beginning says little of what those will reach that go on from it
+                self._fitted(work, weight_of(quality), folder, partial(_share, progress, 0))
+            stream = self._fitted(work, weight_of(quality), None, partial(_share, progress, len(tried) + 1))
             size = len(packed(stream, signal, settings, 0.0, self.device).data)
             reached = psnr(signal, self.decode(stream))
             tried.append((reached, size, stream))
@@ -109,7 +110,11 @@ class ImageOverfit:
             approach(gap, start, slope, (0.0, 100.0), bounds, closest=0.5, trials=TRIALS)
         met = [trial for trial in tried if (trial[0] >= least if most is None else trial[1] <= most)]
         if not met:
-            best = f"the highest PSNR is {max(tried)[0]:.2f} dB" if most is None else f"the smallest file has {min(t[1] for t in tried):,} bytes"
+            best = (
+                f"the highest PSNR is {max(tried)[0]:.2f} dB"
+                if most is None
+                else f"the smallest file has {min(t[1] for t in tried):,} bytes"
+            )
             raise InvalidSettings(f"the target of {target} cannot be met: {best}, by {self.id}")
         return min(met, key=lambda trial: trial[1] if most is None else -trial[0])[2]
 
@@ -122,7 +127,7 @@ class ImageOverfit:
         for i, place in enumerate(work.tiles):
             before = work.fits.get(i)
             if before is None:
-                target = np.ascontiguousarray(work.planes[(slice(None), *place)], np.float32) / 255
+                target = np.ascontiguousarray(work.planes[(slice(None), *place)], np.float32) / np.float32(255)
                 fit = Fit(target, weight, initial.entries[work.number], EFFORTS[settings.effort], work.run)
             else:
                 fit = before.again(weight)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...entropy.adaptive_binary import POSITION, decode_probability, encode_probability
 from ...entropy.kernels import inlined, kernel
 from ...entropy.logistic_mixing import exponential
-from .overfit_spec import CONTEXT, INPUTS, LARGEST, NEIGHBOURS, PARENTS
+from .overfit_spec import CONTEXT, INPUTS, LARGEST, NEIGHBOURS
 
 __all__ = ["FRACTION", "LOG_SCALES", "MARGIN", "ContextModel", "code_plane", "context_model"]
 
@@ -65,12 +65,12 @@ def _power(t: float) -> float:
     i = np.int64(u)
     at = np.uintp(i & (STEPS - 1))
     left = POWERS[at]
-    return (left + (POWERS[at + np.uintp(1)] - left) * (u - np.float64(i))) * HALVES[np.uintp(i // STEPS)]
+    return float((left + (POWERS[at + np.uintp(1)] - left) * (u - np.float64(i))) * HALVES[np.uintp(i // STEPS)])
 
 
 @inlined
 def _sixteen(p: float) -> int:
-    return min(max(np.int64(p * 65536.0 + 0.5), 1), 65535)
+    return min(max(int(p * 65536.0 + 0.5), 1), 65535)
 
 
 @inlined
@@ -86,7 +86,7 @@ def _gather(model: ContextModel, plane: Symbols, parent: Symbols, row: int, colu
     p0, p1, p2 = parent[y, x0], parent[y, x0 + right], parent[y + down, x0]
     p3, p4, p5 = parent[y + down, x0 + right], parent[y, x0 - right], parent[y - down, x0]
     x[OWN], x[OWN + 1], x[OWN + 2], x[OWN + 3], x[OWN + 4], x[OWN + 5] = p0, p1, p2, p3, p4, p5
-    return (some | p0 | p1 | p2 | p3 | p4 | p5) != 0
+    return bool((some | p0 | p1 | p2 | p3 | p4 | p5) != 0)
 
 
 @inlined
@@ -116,7 +116,7 @@ def _run_network(model: ContextModel, bias: Doubles) -> tuple[float, int]:
             centre += v * model.weight2[0, i]
             scale += v * model.weight2[1, i]
     number = np.floor(scale * (UNIT * UNIT * PER_OCTAVE) + (0.5 - PER_OCTAVE * LOG_SCALES[0]))
-    return centre * (UNIT * UNIT), np.int64(min(max(number, 0.0), SCALES - 1.0))
+    return centre * (UNIT * UNIT), int(min(max(number, 0.0), SCALES - 1.0))
 
 
 @inlined
@@ -128,12 +128,10 @@ def _code_bit(p: float, bit: int, coder: NDArray[np.int64], coded: Bytes, decodi
 
 
 @inlined
-def _code_latent(
-    centre: float, scale: int, value: int, coder: NDArray[np.int64], coded: Bytes, decoding: bool
-) -> int:
+def _code_latent(centre: float, scale: int, value: int, coder: NDArray[np.int64], coded: Bytes, decoding: bool) -> int:
     sharpness = SHARPNESS[np.uintp(scale)]
     middle = min(max(np.floor(centre + 0.5), -LARGEST), LARGEST)
-    m, d = np.int64(middle), min(max(centre - middle, -0.5), 0.5)
+    m, d = int(middle), min(max(centre - middle, -0.5), 0.5)
     above, below = 0.5 * _power((0.5 - d) * sharpness), 0.5 * _power((0.5 + d) * sharpness)
     if _code_bit(above + below, 1 if value != m else 0, coder, coded, decoding) == 0:
         return m
@@ -186,9 +184,9 @@ def context_model(tensors: dict[str, NDArray[np.int64]]) -> ContextModel:
     return ContextModel(
         tensors["context.0.bias"].astype(np.float64),
         weight[0],
-        tensors["context.1.bias"] * one,
+        np.asarray(tensors["context.1.bias"] * one, np.float64),
         weight[1],
-        tensors["context.2.bias"] * one,
+        np.asarray(tensors["context.2.bias"] * one, np.float64),
         tensors["context.2.weight"].astype(np.float64),
         np.zeros(INPUTS),
         np.zeros(CONTEXT),

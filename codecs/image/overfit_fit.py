@@ -26,7 +26,17 @@ from .overfit_picture import BETAS, Moments, Picture
 from .overfit_quantise import Quantised, quantise
 from .overfit_render import Run
 
-__all__ = ["HARD_RATE", "LARGEST_PARAMETER", "LATENT_RATE", "NETWORK_RATE", "STRENGTHS", "TEMPERATURES", "Fit", "between", "falling"]
+__all__ = [
+    "HARD_RATE",
+    "LARGEST_PARAMETER",
+    "LATENT_RATE",
+    "NETWORK_RATE",
+    "STRENGTHS",
+    "TEMPERATURES",
+    "Fit",
+    "between",
+    "falling",
+]
 
 SOFT = 0.93  # part of all steps; in the rest latents are rounded hard and only the networks move
 TEMPERATURES, STRENGTHS = (0.3, 0.1), (0.3, 0.1)  # of soft rounding and its noise, at first and at last
@@ -90,7 +100,9 @@ class Fit:
                 saved = now
                 self._save(checkpoint)
         self.picture.round()
-        quantised = quantise(self.picture.loss, self.initial, self.parameters.values, lambda: report(1.0, "coding the networks"))
+        quantised = quantise(
+            self.picture.loss, self.initial, self.parameters.values, lambda: report(1.0, "coding the networks")
+        )
         report(1.0, self._stage())
         return quantised
 
@@ -120,7 +132,8 @@ class Fit:
     def _price(self) -> Floats:
         """Return the gradient of what the parameters' code takes, about: PRICE log2(1 + distance / NEAR) bits each."""
         away = self.parameters.values - self._start
-        return np.float32(self.picture.loss.weight * PRICE / math.log(2)) * np.sign(away) / (np.abs(away) + np.float32(NEAR))
+        slope = np.sign(away) / (np.abs(away) + np.float32(NEAR))
+        return np.asarray(slope * (self.picture.loss.weight * PRICE / math.log(2)), np.float32)
 
     def _arrays(self) -> dict[str, Floats]:
         parts = {f"latents.{k}": moments for k, moments in enumerate(self.picture.latents)} | {"parameters": self.parameters}

@@ -12,9 +12,8 @@ from .overfit_dense import Floats, fast
 __all__ = ["adam", "round_hard", "round_soft"]
 
 
-
 @fast
-def _soft(x: float, inverse: float, norm: float) -> tuple[float, float]:
+def _soft(x: np.float32, inverse: np.float32, norm: np.float32) -> tuple[np.float32, np.float32]:
     """Return x rounded softly (temperature 1 / inverse; norm = tanh(inverse / 2) * 2) and the derivative."""
     whole = np.floor(x)
     e = np.exp(np.float32(-2) * inverse * (x - whole - np.float32(0.5)))
@@ -23,9 +22,7 @@ def _soft(x: float, inverse: float, norm: float) -> tuple[float, float]:
 
 
 @fast
-def round_soft(
-    latents: Floats, temperature: float, strength: float, seed: int, out: Floats, derivative: Floats
-) -> None:
+def round_soft(latents: Floats, temperature: float, strength: float, seed: int, out: Floats, derivative: Floats) -> None:
     """Set `out` [h, w] to the noisy latents [h, w], and `derivative` to its derivative.
 
     The noise is a sum of four uniform numbers, of standard deviation `strength`, and differs with `seed`.
@@ -63,7 +60,14 @@ def round_hard(latents: Floats, out: Floats) -> None:
 
 @fast
 def adam(
-    values: Floats, first: Floats, second: Floats, gradient: Floats, rate: float, betas: tuple[float, float], step: int, limit: float
+    values: Floats,
+    first: Floats,
+    second: Floats,
+    gradient: Floats,
+    rate: float,
+    betas: tuple[float, float],
+    step: int,
+    limit: float,
 ) -> None:
     """Move flat `values` against their gradient (Adam: Kingma and Ba 2015); moments are updated, `step` counts from 1."""
     b1, b2 = np.float32(betas[0]), np.float32(betas[1])

@@ -35,7 +35,14 @@ class _RatePiece(NamedTuple):
     rows: tuple[int, int]
     dplane: Floats
     dparent: Floats
-    gradients: tuple[Floats, ...]
+    gradients: tuple[Floats, Floats, Floats, Floats, Floats, Floats]
+
+
+def _room() -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:
+    """Return room for the gradients of the context network's layers, the last with two rows more."""
+    first, second = np.zeros(CONTEXT, np.float32), np.zeros((CONTEXT, INPUTS), np.float32)
+    third, fourth = np.zeros(CONTEXT, np.float32), np.zeros((CONTEXT, CONTEXT), np.float32)
+    return first, second, third, fourth, np.zeros(4, np.float32), np.zeros((4, CONTEXT), np.float32)
 
 
 class Loss:
@@ -62,13 +69,11 @@ class Loss:
 
     def inside(self, k: int) -> Floats:
         """Return plane k without its margins."""
-        h, w = self.shapes[k]
-        return self.planes[k][MARGIN:, MARGIN : MARGIN + w]
+        return self.planes[k][MARGIN:, MARGIN : MARGIN + self.shapes[k][1]]
 
     def gradient(self, k: int) -> Floats:
         """Return the gradient of plane k."""
-        h, w = self.shapes[k]
-        return self._dplanes[k][MARGIN:, MARGIN : MARGIN + w]
+        return self._dplanes[k][MARGIN:, MARGIN : MARGIN + self.shapes[k][1]]
 
     def measure(self, tensors: Tensors) -> Measure:
         """Return rate and distortion."""
@@ -77,7 +82,7 @@ class Loss:
     def cost(self, tensors: Tensors, more_bits: float) -> float:
         """Return the loss, with so many bits besides those of the latents."""
         bits, error = self.measure(tensors)
-        return error * self.target[0].size + self.weight * (bits + more_bits)
+        return float(error * self.target[0].size + self.weight * (bits + more_bits))
 
     def backwards(self, tensors: Tensors, gradient: Tensors) -> Measure:
         """Return rate and distortion, and set all gradients; those of the parameters are in `gradient`."""
@@ -91,14 +96,13 @@ class Loss:
 
     def _rate_pieces(self, k: int) -> list[_RatePiece]:
         h, w = self.shapes[k]
-        shapes = ((CONTEXT,), (CONTEXT, INPUTS), (CONTEXT,), (CONTEXT, CONTEXT), (4,), (4, CONTEXT))
         return [
             _RatePiece(
                 k,
                 (first, min(first + BAND, h)),
                 np.zeros((min(BAND, h - first) + MARGIN, w + 2 * MARGIN), np.float32),
                 np.zeros(((min(BAND, h - first) + 1) // 2 + 2, self._parents[k].shape[1]), np.float32),
-                tuple(np.zeros(shape, np.float32) for shape in shapes),
+                _room(),
             )
             for first in range(0, h, BAND)
         ]
@@ -116,12 +120,12 @@ class Loss:
             size = self.shapes[k][1], piece.rows, tensors["context.0.bias"][k]
             return rate_rows(self.planes[k], self._parents[k], *size, *layers, piece.dplane, piece.dparent, piece.gradients)
 
-        return sum(self._run(work, self._pieces))
+        return float(sum(self._run(work, self._pieces)))
 
     def _error(self, tensors: Tensors) -> float:
         samples = self._renderer.render([self.inside(k) for k in range(LEVELS)], tensors)
         squares = self._run(lambda rows: subtract_rows(samples, self.target, rows), self._renderer.bands)
-        return sum(squares) / samples.size
+        return float(sum(squares)) / samples.size
 
     def _collect_rate(self, gradient: Tensors) -> None:
         """Add what the pieces left."""

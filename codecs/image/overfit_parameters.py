@@ -23,7 +23,20 @@ from .overfit_context import FRACTION
 from .overfit_dense import Floats
 from .overfit_spec import Spec
 
-__all__ = ["GROUPS", "MAX_EXPONENT", "Initial", "InitialNetworks", "Integers", "Network", "apply_steps", "decode_network", "encode_network", "groups_of", "initial_networks", "units_of"]
+__all__ = [
+    "GROUPS",
+    "MAX_EXPONENT",
+    "Initial",
+    "InitialNetworks",
+    "Integers",
+    "Network",
+    "apply_steps",
+    "decode_network",
+    "encode_network",
+    "groups_of",
+    "initial_networks",
+    "units_of",
+]
 
 FRACTIONS = {"context": FRACTION, "upsampling": 16, "synthesis": 16}
 GROUPS = ("context.weight", "context.bias", "upsampling", "synthesis.weight", "synthesis.bias")
@@ -106,7 +119,9 @@ def encode_network(initial: Network, exponents: Sequence[int], numbers: Integers
     """Return the code of a network: the exponents of its steps [GROUPS], and how many steps each parameter is away."""
     groups = groups_of(initial.spec)
     head = np.array(exponents, np.int64)
-    return encode_integers(np.concatenate([head, numbers]), np.concatenate([np.full(len(GROUPS), len(GROUPS), np.int32), groups]))
+    return encode_integers(
+        np.concatenate([head, numbers]), np.concatenate([np.full(len(GROUPS), len(GROUPS), np.int32), groups])
+    )
 
 
 def apply_steps(initial: Network, exponents: Sequence[int], numbers: Integers) -> Network:

@@ -13,11 +13,12 @@ from .overfit_loss import Loss
 from .overfit_render import Run
 from .overfit_spec import LARGEST, LEVELS
 
-__all__ = ["BETAS", "FEATURES", "Moments", "Picture", "features"]
+__all__ = ["BETAS", "FEATURES", "FILTERED", "Moments", "Picture", "features"]
 
 BETAS = (0.7, 0.9)  # a short memory: with so few steps Adam's usual one is the memory of another picture
 WINDOW = 5  # means of blocks that a latent begins from, in rows and columns
 FEATURES = 3 * WINDOW**2 + 1
+FILTERED = 2  # finest plane that begins from filters: latents that begin at zero stay few, and finer planes need few
 
 
 class Moments(NamedTuple):
@@ -47,8 +48,8 @@ class Picture:
         self.loss, self._run = Loss(target, weight, run), run
         self.latents = [Moments.of(np.zeros(shape, np.float32)) for shape in self.loss.shapes]
         if filters is not None:
-            for k, moments in enumerate(self.latents):
-                moments.values[...] = features(target, k) @ filters[k]
+            for k in range(FILTERED, LEVELS):
+                self.latents[k].values[...] = features(target, k) @ filters[k]
         self._slopes = [np.ones(shape, np.float32) for shape in self.loss.shapes]
 
     @property
@@ -71,14 +72,15 @@ class Picture:
             round_hard(self.latents[k].values, self.loss.inside(k))
             self._slopes[k][...] = 1
 
-    def move(self, rate: float, step: int) -> None:
-        """Move the latents against the gradient that the loss has left."""
+    def move(self, rate: float, step: int, finest: int = 0) -> None:
+        """Move the latents, from plane `finest` on, against the gradient that the loss has left."""
 
         def work(k: int) -> None:
             gradient = self.loss.gradient(k) * self._slopes[k]
-            adam(*(part.ravel() for part in self.latents[k]), gradient.ravel(), rate, BETAS, step, LARGEST)
+            values, first, second = self.latents[k]
+            adam(values.ravel(), first.ravel(), second.ravel(), gradient.ravel(), rate, BETAS, step, LARGEST)
 
-        list(self._run(work, range(LEVELS)))
+        list(self._run(work, range(finest, LEVELS)))
 
     def symbols(self) -> list[NDArray[np.int32]]:
         """Return the rounded latents, finest plane first."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from .overfit_dense import Floats
 from .overfit_loss import Loss
-from .overfit_parameters import GROUPS, MAX_EXPONENT, Integers, Network, apply_steps, encode_network, groups_of, units_of
+from .overfit_parameters import GROUPS, Network, apply_steps, encode_network, groups_of, units_of
 
 __all__ = ["Quantised", "quantise"]
 

@@ -70,9 +70,7 @@ def _scatter(dplane: Floats, dparent: Floats, row: int, first: int, start: int, 
 
 
 @fast
-def _laplace_bits(
-    y: Floats, out: Floats, count: int, dout: Floats, dy: Floats, room: Floats, bits: np.ndarray
-) -> float:
+def _laplace_bits(y: Floats, out: Floats, count: int, dout: Floats, dy: Floats, room: Floats, bits: np.ndarray) -> float:
     """Return the bits of the latents, and set their gradients for the network's outputs and the latents."""
     inverse, far, near, p, length = room[0], room[1], room[2], room[3], room[4]
     half, low, high = np.float32(0.5), np.float32(LOG_SCALES[0]), np.float32(LOG_SCALES[1])
@@ -131,8 +129,8 @@ def rate_rows(
 ) -> float:
     """Return the bits of rows [first, last) of a plane and set the gradients of all that they depend on.
 
-    `plane` has MARGIN zeros above, left and right, `parent` one on each side. `first` is even. `dplane` starts MARGIN rows above
-    `first`, `dparent` one above its parent. The last layer has two more rows, of zeros; gradients are in the order of the layers.
+    `plane` has MARGIN zeros above, left and right, `parent` one on each side. `first` is even. `dplane` starts MARGIN rows
+    above `first`, `dparent` one above its parent. The last layer has two more rows, of zeros.
     """
     x, dx = np.zeros((INPUTS, LANES), np.float32), np.zeros((INPUTS, LANES), np.float32)
     h0, h1 = np.zeros((CONTEXT, LANES), np.float32), np.zeros((CONTEXT, LANES), np.float32)

@@ -24,7 +24,7 @@ class Renderer:
     """Room for a picture of `height` x `width` on its way from latents to samples; what is left there serves gradients.
 
     `full` [LEVELS, H, W] are the planes at full size, `stages[k]` plane k at the sizes between, finest first, `before` and
-    `between` [3, H + 2, W + 2] what goes into the two convolutions, `samples` [3, H, W] the result, in 0..1 and a little beyond.
+    `between` [3, H + 2, W + 2] what goes into the two convolutions, `samples` [3, H, W] the result, in about 0..1.
     """
 
     def __init__(self, height: int, width: int, run: Run = map) -> None:
@@ -76,4 +76,4 @@ def _layer(name: str, tensors: Tensors) -> tuple[Floats, Floats]:
 
 def to_samples(rendered: Floats) -> NDArray[np.uint8]:
     """Return samples in 0..1 as integers of 8 bits."""
-    return np.floor(np.clip(rendered, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    return np.asarray(np.floor(np.clip(rendered, 0, 1) * np.float32(255) + np.float32(0.5)), np.uint8)

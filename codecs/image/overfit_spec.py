@@ -1,6 +1,6 @@
-"""What the networks of `image-overfit` look like: shapes, the order of their parameters, which neighbours a latent's context has.
+"""What the networks of `image-overfit` look like: shapes, the order of their parameters, the neighbours in a latent's context.
 
-A picture of H x W pixels has `LEVELS` planes of latents, plane k of ceil(H / 2**k) x ceil(W / 2**k). Three networks decode them:
+A picture of H x W pixels has `LEVELS` planes of latents, plane k of ceil(H / 2**k) x ceil(W / 2**k). Three networks decode it:
 
 context     the distribution of a latent from its causal neighbours and those of the next coarser plane: INPUTS - CONTEXT -
             CONTEXT - 2 with ReLUs; the first layer has a bias of its own for each plane
@@ -13,13 +13,14 @@ Structure after Cool-chic (Ladune et al. 2023, ICCV; Leguay et al. 2023, MMSP) a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["CONTEXT", "HALF_TAPS", "INPUTS", "LARGEST", "LEVELS", "NEIGHBOURS", "PARENTS", "Parameter", "Spec", "plane_shapes"]
 
+Number = TypeVar("Number", np.float32, np.int64)
 LEVELS = 7
 LARGEST = 255  # magnitude of a latent
 NEIGHBOURS = (  # (rows up, columns left) of the causal neighbours, nearest first
@@ -71,9 +72,10 @@ class Spec:
         """Number of all parameters."""
         return sum(int(np.prod(parameter.shape)) for parameter in self.parameters())
 
-    def views(self, flat: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    def views(self, flat: NDArray[Number]) -> dict[str, NDArray[Number]]:
         """Return the tensors by name as views of all parameters in one array."""
-        views, at = {}, 0
+        views: dict[str, NDArray[Number]] = {}
+        at = 0
         for name, shape, _ in self.parameters():
             size = int(np.prod(shape))
             views[name] = flat[at : at + size].reshape(shape)

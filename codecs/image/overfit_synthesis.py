@@ -12,7 +12,18 @@ from .overfit_dense import LANES, Floats, add_outer, dense, dense_transposed, fa
 from .overfit_spec import LEVELS
 from .overfit_upsampling import exact
 
-__all__ = ["add_rows", "convolve_back", "convolve_gradient", "convolve_rows", "fold_edges", "pixels_backwards", "pixels_rows", "rectify_rows", "repeat_edges", "subtract_rows"]
+__all__ = [
+    "add_rows",
+    "convolve_back",
+    "convolve_gradient",
+    "convolve_rows",
+    "fold_edges",
+    "pixels_backwards",
+    "pixels_rows",
+    "rectify_rows",
+    "repeat_edges",
+    "subtract_rows",
+]
 
 
 @exact
@@ -59,7 +70,7 @@ def repeat_edges(z: Floats) -> None:
 
 @exact
 def convolve_rows(z: Floats, bias: Floats, weight: Floats, out: Floats, margin: int, rows: tuple[int, int]) -> None:
-    """Set rows [first, last) of `out`, which has a margin of so many samples, to a 3 x 3 convolution of `z` [3, H + 2, W + 2]."""
+    """Set rows [first, last) of `out`, which has a `margin`, to a 3 x 3 convolution of `z` [3, H + 2, W + 2]."""
     width = z.shape[2] - 2
     for row in range(rows[0], rows[1]):
         for o in range(3):
@@ -69,7 +80,17 @@ def convolve_rows(z: Floats, bias: Floats, weight: Floats, out: Floats, margin: 
             for i in range(3):
                 above, here, below = z[i, row], z[i, row + 1], z[i, row + 2]
                 k = weight[o, i]
-                k0, k1, k2, k3, k4, k5, k6, k7, k8 = k[0, 0], k[0, 1], k[0, 2], k[1, 0], k[1, 1], k[1, 2], k[2, 0], k[2, 1], k[2, 2]
+                k0, k1, k2, k3, k4, k5, k6, k7, k8 = (
+                    k[0, 0],
+                    k[0, 1],
+                    k[0, 2],
+                    k[1, 0],
+                    k[1, 1],
+                    k[1, 2],
+                    k[2, 0],
+                    k[2, 1],
+                    k[2, 2],
+                )
                 for c in range(width):
                     target[c] += (
                         (k0 * above[c] + k1 * above[c + 1] + k2 * above[c + 2])
@@ -101,7 +122,7 @@ def add_rows(z: Floats, out: Floats, rows: tuple[int, int]) -> None:
 @fast
 def subtract_rows(samples: Floats, target: Floats, rows: tuple[int, int]) -> float:
     """Subtract rows [first, last) of `target` [3, H, W] from those of `samples`, and return the sum of squares."""
-    total = 0.0
+    total = np.float64(0)
     for channel in range(3):
         for row in range(rows[0], rows[1]):
             a, b = samples[channel, row], target[channel, row]
@@ -109,8 +130,8 @@ def subtract_rows(samples: Floats, target: Floats, rows: tuple[int, int]) -> flo
             for c in range(a.size):
                 a[c] -= b[c]
                 part += a[c] * a[c]
-            total += part
-    return total
+            total += np.float64(part)
+    return float(total)
 
 
 @fast
