@@ -26,12 +26,14 @@ from laconic.entropy.digest import symbol_digest
 FOLDER = Path(__file__).parent
 DIGESTS = "digests.json"
 
-# Codec and settings of each stream. Pixels of lossless codecs and conventional ones of pictures are pinned by digest; those
+# Codec and settings of each stream. Pixels of lossless codecs, image-overfit and conventional ones are pinned by digest; those
 # of `DRIFT` may differ by so much between devices or versions of a library, so that a picture, or every `EVERY`-th sample of
 # sound, is kept beside the stream. Opus: FFmpeg's own decoder and libopus differ by 1 on this stream.
 STREAMS: dict[str, tuple[str, dict[str, object]]] = {
     "image-transform-30": ("image-transform", {"quality": 30}),
     "image-transform-80": ("image-transform", {"quality": 80}),
+    "image-overfit-20": ("image-overfit", {"quality": 20, "effort": 3}),
+    "image-overfit-80": ("image-overfit", {"quality": 80, "effort": 3}),
     "jpeg-75": ("jpeg", {"quality": 75, "chroma": "444"}),
     "webp-lossless": ("webp", {"lossless": True}),
     "avif-lossless": ("avif", {"lossless": True}),
