@@ -34,7 +34,7 @@ from .overfit_render import Renderer, Run, to_samples
 from .overfit_stream import decode_tile, encode_tile, tiles_of
 from .rgb import restore, rgb_planes
 
-__all__ = ["EFFORTS", "ImageOverfit", "OverfitSettings"]
+__all__ = ["EFFORTS", "ImageOverfit", "OverfitSettings", "weight_of"]
 
 EFFORTS = {1: 60, 2: 120, 3: 250, 4: 500, 5: 1000, 6: 2000, 7: 4000, 8: 10_000, 9: 30_000}  # steps
 COARSE_WEIGHT, FINE_WEIGHT = 0.05, 0.0001  # weight (lambda) of a bit per pixel at qualities 0 and 100

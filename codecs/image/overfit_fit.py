@@ -1,9 +1,9 @@
 """Fitting latents and networks to one picture: to the same result on any number of threads, resumable and cancellable.
 
-First latents are rounded softly with noise that shrinks, and everything moves; then they are rounded hard, with gradients as if
-they were not. Then the networks' parameters are put on their grids (`overfit_quantise`).
-Adam; schedules after Cool-chic 4 (Blard et al. 2024, section III) and C3 (Kim et al. 2024, section 3), but latents move ten
-times faster and Adam forgets sooner, as there are ten times fewer steps.
+First latents are rounded softly with noise that shrinks, and everything moves; then they are rounded hard and stay, and the
+networks move alone. Then their parameters are put on grids (`overfit_quantise`). Adam; schedules after Cool-chic 4
+(Blard et al. 2024, section III) and C3 (Kim et al. 2024, section 3), but latents move twenty times faster and Adam forgets
+sooner, as there are ten times fewer steps. Gradients straight through hard rounding, which both use at last, made files larger.
 """
 
 from __future__ import annotations
@@ -68,7 +68,6 @@ class Fit:
         self.initial, self.steps, self.step = initial.network, steps, 0
         self.picture = Picture(target, weight, initial.filters, run)
         self.parameters, self._start = Moments.of(self.initial.floats()), self.initial.floats()
-        self._network_rate = NETWORK_RATE
         self._gradient = np.zeros_like(self.parameters.values)
         self._pace = 1.0
         self._measured = Measure(0.0, 1.0)
@@ -127,7 +126,7 @@ class Fit:
         if latents:
             self.picture.move(rate * LATENT_RATE, self.step)
         mean = (self._gradient + self._price()) / np.float32(self.picture.pixels)
-        adam(*self.parameters, mean, rate * self._network_rate, BETAS, self.step, LARGEST_PARAMETER)
+        adam(*self.parameters, mean, rate * NETWORK_RATE, BETAS, self.step, LARGEST_PARAMETER)
 
     def _price(self) -> Floats:
         """Return the gradient of what the parameters' code takes, about: PRICE log2(1 + distance / NEAR) bits each."""

@@ -67,10 +67,9 @@ class Picture:
         list(self._run(work, range(LEVELS)))
 
     def round(self) -> None:
-        """Write rounded latents into the loss; gradients pass as if they were not rounded."""
+        """Write rounded latents into the loss."""
         for k in range(LEVELS):
             round_hard(self.latents[k].values, self.loss.inside(k))
-            self._slopes[k][...] = 1
 
     def move(self, rate: float, step: int, finest: int = 0) -> None:
         """Move the latents, from plane `finest` on, against the gradient that the loss has left."""

@@ -48,9 +48,14 @@ def tiles_of(height: int, width: int) -> list[tuple[slice, slice]]:
     return [(r, c) for r in rows for c in columns]
 
 
-def _padded(latents: Symbols, margin: int, top: int) -> Symbols:
-    """Return a plane with `margin` zeros left and right, `top` above, and below as many as its parents need."""
-    return np.pad(latents, ((top, 1 if top == 1 else 0), (margin, margin)))
+def _with_margins(latents: Symbols) -> Symbols:
+    """Return a plane with the zeros around it that its own contexts reach."""
+    return np.pad(latents, ((MARGIN, 0), (MARGIN, MARGIN)))
+
+
+def _as_parent(latents: Symbols) -> Symbols:
+    """Return a plane with the zeros around it that the contexts of the next finer plane reach."""
+    return np.pad(latents, 1)
 
 
 def encode_latents(network: Network, latents: Sequence[Symbols]) -> bytes:
@@ -63,9 +68,9 @@ def encode_latents(network: Network, latents: Sequence[Symbols]) -> bytes:
         for k in range(LEVELS - 1, -1, -1):
             encode_probability(coder, out, HALF, int(latents[k].any()))
             if latents[k].any():
-                plane = _padded(latents[k], MARGIN, MARGIN)
+                plane = _with_margins(latents[k])
                 code_plane(model, tensors["context.0.bias"][k].astype(np.float64), plane, parent, coder, out, False)
-            parent = _padded(latents[k], 1, 1)
+            parent = _as_parent(latents[k])
         return finish_encoding(coder, out)
 
     return written(kernel, 4096 + latents[0].size)
@@ -98,7 +103,7 @@ def decode_tile(payload: bytes, initial: Network, height: int, width: int) -> De
         if decode_probability(coder, coded, HALF):
             code_plane(model, tensors["context.0.bias"][k].astype(np.float64), plane, parent, coder, coded, True)
         latents.insert(0, plane[MARGIN:, MARGIN : MARGIN + shapes[k][1]])
-        parent = _padded(latents[0], 1, 1)
+        parent = _as_parent(latents[0])
     try:
         finish_decoding(coder, coded)
     except SymbolsCorrupt as error:

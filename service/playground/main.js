@@ -201,7 +201,8 @@ class Playground {
       this.source = source;
     });
     this.#tell();
-    if (read) await this.encode();
+    if (read && !this.#takesJob()) await this.encode();
+    else if (read) this.#say("This codec fits the picture in steps, as a job: press Encode.");
   }
 
   // Code the picture with the form's settings, and show what comes back.

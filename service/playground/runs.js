@@ -8,7 +8,7 @@ const QUALITIES = [10, 30, 50, 70, 90];
 const PEERS = ["jpeg", "webp", "avif", "jxl"];
 const TINTS = 8;
 
-const hasQuality = (codec) => "quality" in (codec.settings.properties ?? {});
+const hasQuality = (codec) => !codec.job && "quality" in (codec.settings.properties ?? {}); // nobody waits for jobs here
 
 // A form whose submission runs `steps` one after another until they are done or the button says stop.
 class Run {
