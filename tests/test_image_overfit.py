@@ -242,6 +242,10 @@ def test_files_are_as_small_as_the_fit_believed() -> None:
         assert 8 * len(encode_latents(network, latents)) == pytest.approx(bits, rel=0.02, abs=64)
 
 
+def test_overhead_is_small(stream: Stream) -> None:
+    assert len(container.write(stream)) - len(stream.chunks[0]) <= 48
+
+
 def test_extreme_latents_and_networks_come_back() -> None:
     spec = Spec(8)
     for value in (-LARGEST, LARGEST):
