@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .image_anchors import load_anchors
 from .image_points import versions
-from .image_results import Results, markdown_table
+from .image_results import Results, markdown_table, mutual_table
 from .image_timing import TIMED_NEAR
 from .sections import replace_section
 
@@ -23,7 +23,8 @@ def write_report(results: Results, out: Path, docs: Path | None = None) -> None:
     """Write `results.json`, `table.md` and `rd.svg` into `out`; with `docs`, replace the marked section of that file too."""
     from .plot import PlottedCurve, write_plot  # matplotlib is an extra
 
-    table = f"{markdown_table(results.curves, results.comparisons)}\n{_footing(results)}"
+    tables = (markdown_table(results.curves, results.comparisons), mutual_table(results.curves), _footing(results))
+    table = "\n".join(part for part in tables if part)
     (out / "results.json").write_text(json.dumps(_json(results), indent=1) + "\n", encoding="utf-8")
     (out / "table.md").write_text(table, encoding="utf-8")
     anchors = load_anchors()

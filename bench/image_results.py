@@ -11,7 +11,7 @@ from .image_anchors import Anchor
 from .image_points import Point, Scalar
 from .image_timing import Timing
 
-__all__ = ["LEVELS", "Comparison", "Curve", "Overhead", "Results", "averaged", "compare", "markdown_table"]
+__all__ = ["LEVELS", "Comparison", "Curve", "Overhead", "Results", "averaged", "compare", "markdown_table", "mutual_table"]
 
 LEVELS = (28, 30, 32, 34, 36, 38)  # dB at which the table gives bits per pixel
 
@@ -145,4 +145,16 @@ def markdown_table(curves: Sequence[Curve], comparisons: Sequence[Comparison]) -
             excess = curve.overhead
             lines += ["", f"Rate overhead of {curve.name}: {excess.file_bytes:,} bytes in {excess.files} files, "]
             lines[-1] += f"{excess.percent:+.3f} % ({excess.bytes_per_file:+.1f} bytes a file) against −Σ log2 p."
+    return "\n".join(lines) + "\n"
+
+
+def mutual_table(curves: Sequence[Curve]) -> str:
+    """Return a Markdown table of the BD-rates of all measured curves against each other, empty for fewer than two."""
+    shown = [curve for curve in curves if len(set(curve.psnr)) > 1]
+    if len(shown) < 2:
+        return ""
+    lines = ["| BD-rate % of … against … | " + " | ".join(curve.name for curve in shown) + " |", "|---|" + "---:|" * len(shown)]
+    for curve in shown:
+        cells = [_percent(bd_rate(other.curve, curve.curve)) if other is not curve else "" for other in shown]
+        lines.append(f"| **{curve.name}** | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -14,7 +14,7 @@ import pytest
 from laconic.bench import image as bench
 from laconic.bench.image_points import LOSSLESS_PSNR, Point, PointCache, make_job, measure
 from laconic.bench.image_report import DOCS_BEGIN, DOCS_END, write_report
-from laconic.bench.image_results import Results, averaged, compare, markdown_table
+from laconic.bench.image_results import Results, averaged, compare, markdown_table, mutual_table
 from laconic.bench.pictures import load_picture
 from laconic.codecs import compress, container
 from laconic.codecs.errors import InvalidSettings
@@ -209,3 +209,14 @@ def test_comparison_without_a_common_range_is_left_out(results: Results) -> None
     assert [row.name for row in rows] == ["jpeg", "vtm", "jpeg"]
     assert rows[0].bd["jpeg measured"] is not None
     assert rows[0].bd["jpeg measured"].percent == pytest.approx(0)
+
+
+def test_measured_curves_are_compared_with_each_other(results: Results) -> None:
+    curves = [curve for curve in results.curves if len(set(curve.psnr)) > 1]
+    rows = [line.split("|")[2:-1] for line in mutual_table(curves).splitlines()[2:]]
+    assert len(rows) == len(curves) > 1 and mutual_table(curves[:1]) == ""
+    for i, row in enumerate(rows):
+        assert not row[i].strip()
+        for k, cell in enumerate(row[:i]):  # a rate a part higher is the other way about that part lower
+            ahead, behind = (1 + float(text.split()[0]) / 100 for text in (cell, rows[k][i]))
+            assert ahead * behind == pytest.approx(1, abs=0.01)
