@@ -28,7 +28,7 @@ import numpy as np
 from ..codecs import compress, media
 from ..codecs.errors import InvalidSettings
 from ..codecs.limits import Limits
-from ..codecs.settings import codecs_with
+from ..codecs.settings import codecs_at_once
 from ..codecs.signals import Image
 from . import capacity
 from .image import processor
@@ -75,7 +75,7 @@ def run(picture: Path, out: Path | None, codecs: Sequence[str], side: int, round
 
     The picture is repeated `side` times each way; times are medians of `rounds`. Raises `OSError`, `InvalidSettings`.
     """
-    there = codecs_with("image")
+    there = codecs_at_once("image")
     if unknown := sorted(set(codecs) - set(there)):
         raise InvalidSettings(f"no codec for pictures is called {', '.join(unknown)}; there are {', '.join(there)}")
     plain: list[tuple[str, Mapping[str, object]]] = [(name, {}) for name in there]

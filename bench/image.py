@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..codecs.codec import Progress, TargetCodec
+from ..codecs.codec import Progress
 from ..codecs.errors import InvalidSettings
-from ..codecs.registry import codec_class, codec_ids
+from ..codecs.registry import codec_class
+from ..codecs.settings import codecs_at_once
 from .image_anchors import load_anchors
 from .image_points import Job, Point, PointCache, Scalar, make_job, measure_all, versions, weights_digests
 from .image_report import write_report
@@ -32,7 +33,7 @@ __all__ = ["main", "processor", "run"]
 PICTURES = (".png", ".ppm", ".bmp", ".tif", ".tiff")
 QUALITIES: dict[str, tuple[int, ...]] = {  # chosen to span about 27 to 42 dB on Kodak
     "image-transform": (2, 10, 20, 30, 40, 50, 60, 70, 80, 90),
-    "image-overfit": (10, 30, 50, 70, 90),
+    "image-overfit": (20, 50, 80),
     "jpeg": (8, 15, 25, 40, 55, 70, 82, 90, 95),
     "webp": (2, 15, 35, 55, 72, 83, 91, 96),
     "avif": (15, 28, 40, 50, 60, 70, 80, 90),
@@ -115,8 +116,7 @@ def _pictures(folder: Path | None, limit: int | None) -> list[Path]:
 
 def _image_codecs() -> list[str]:
     """Return the lossy codecs of pictures, but for those whose encodings take minutes: these are measured where named."""
-    classes = [codec_class(codec) for codec in codec_ids()]
-    return [kind.id for kind in classes if kind.signal == "image" and not kind.lossless and not issubclass(kind, TargetCodec)]
+    return [codec for codec in codecs_at_once("image") if not codec_class(codec).lossless]
 
 
 def _plans(codec: str, qualities: Sequence[int] | None, efforts: Sequence[int]) -> list[_Plan]:

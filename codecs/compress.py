@@ -19,7 +19,7 @@ from .codec import AudioFacts, Codec, CodecSettings, Progress, Stream, TargetCod
 from .errors import CorruptStream, InvalidSettings, LaconicError, UnsupportedMedia, WeightsMissing
 from .limits import Limits
 from .registry import codec_class, codec_ids, open_codec
-from .settings import codecs_with, is_lossless, make_settings, settings_used, takes
+from .settings import codecs_at_once, codecs_with, is_lossless, make_settings, settings_used, takes
 from .signals import Audio, Signal, Video
 from .targets import Target, search
 from .video.search import search_video
@@ -267,11 +267,7 @@ def _encode_with_each(
 
 def _searched(kind: str, settings: Mapping[str, object], among: Collection[str] | None) -> list[str]:
     """Return the codecs that "auto" tries for a target."""
-    return [
-        name
-        for name in codecs_with(kind, "quality", *settings)
-        if (among is None or name in among) and not issubclass(codec_class(name), TargetCodec)
-    ]
+    return [name for name in codecs_at_once(kind, "quality", *settings) if among is None or name in among]
 
 
 def _encode_to_target(

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from .codec import Codec, CodecSettings
+from .codec import Codec, CodecSettings, TargetCodec
 from .errors import InvalidSettings
 from .registry import codec_class, codec_ids
 
-__all__ = ["codecs_with", "is_lossless", "make_settings", "settings_used", "takes"]
+__all__ = ["codecs_at_once", "codecs_with", "is_lossless", "make_settings", "settings_used", "takes"]
 
 
 def make_settings(codec: type[Codec], values: Mapping[str, object]) -> CodecSettings:
@@ -54,6 +54,11 @@ def codecs_with(kind: str, *names: str) -> list[str]:
     """Return the ids of the codecs for a kind of signal that have all these settings."""
     classes = [codec_class(name) for name in codec_ids()]
     return [codec.id for codec in classes if takes(codec, kind) and set(names) <= set(codec.Settings.model_fields)]
+
+
+def codecs_at_once(kind: str, *names: str) -> list[str]:
+    """Return the codecs of `codecs_with` but fits, whose encodings take minutes and which meet targets by themselves."""
+    return [name for name in codecs_with(kind, *names) if not issubclass(codec_class(name), TargetCodec)]
 
 
 def is_lossless(values: Mapping[str, object]) -> bool:

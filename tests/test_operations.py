@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from laconic.bench import capacity, costs
 from laconic.bench.costs import Cost
-from laconic.codecs.settings import codecs_with
+from laconic.codecs.settings import codecs_at_once
 from laconic.service.metrics import Metrics
 from laconic.service.settings import PREFIX, ServiceSettings, variable
 
@@ -127,7 +127,7 @@ def documented_costs() -> list[Cost]:
 
 def test_the_capacity_model_follows_from_the_measured_costs() -> None:
     measured = documented_costs()
-    assert {cost.codec for cost in measured} == set(codecs_with("image"))
+    assert {cost.codec for cost in measured} == set(codecs_at_once("image"))
     begin, end = capacity.DOCS_BEGIN, capacity.DOCS_END
     expected = between(begin + capacity.capacity_table(measured) + end, begin, end)
     assert between(OPERATIONS, begin, end) == expected and len(expected) == 2 * len(measured)
