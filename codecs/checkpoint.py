@@ -10,7 +10,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+from .errors import InvalidSettings
+
+__all__ = ["checkpoint_folder", "load_checkpoint", "save_checkpoint"]
+
+
+def checkpoint_folder(checkpoint: str, digest: bytes) -> Path:
+    """Return the folder of a fit in the folder `checkpoint`, made if need be; `digest` is of all that decides its outcome.
+
+    Raises `InvalidSettings` where it can't be made.
+    """
+    folder = Path(checkpoint) / digest.hex()[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidSettings(f"the checkpoint's folder {checkpoint} cannot be made: {error.strerror}") from error
+    return folder
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SymbolDigest", "symbol_digest"]
+__all__ = ["SymbolDigest", "joint_digest", "symbol_digest"]
 
 
 class SymbolDigest:
@@ -35,3 +36,8 @@ def symbol_digest(*arrays: NDArray[Any]) -> bytes:
     for array in arrays:
         digest.update(array)
     return digest.value()
+
+
+def joint_digest(digests: Sequence[bytes]) -> bytes:
+    """Return the digest of digests, in this order: that of a picture from those of its tiles."""
+    return symbol_digest(np.array([int.from_bytes(digest, "big") for digest in digests], np.int32))

@@ -46,7 +46,7 @@ def test_lossless_streams_hold_the_source(name: str) -> None:
 
 
 def test_streams_are_small() -> None:
-    assert sum(path.stat().st_size for path in write.FOLDER.iterdir() if path.is_file()) < 155_000
+    assert sum(path.stat().st_size for path in write.FOLDER.iterdir() if path.is_file()) < 150_000
 
 
 def test_writing_replaces_nothing_unless_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from laconic.codecs import compress, container, media
 from laconic.codecs.codec import ParamValue, Stream, TargetCodec
 from laconic.codecs.compress import Target
 from laconic.codecs.errors import Cancelled, CorruptStream, InvalidSettings, UnsupportedMedia, WeightsMissing
-from laconic.codecs.image import overfit, overfit_context, overfit_stream
+from laconic.codecs.image import overfit, overfit_stream
 from laconic.codecs.image.overfit import PARAM_NETWORK, ImageOverfit, OverfitSettings
 from laconic.codecs.image.overfit_loss import Loss
 from laconic.codecs.image.overfit_parameters import (
@@ -28,7 +28,6 @@ from laconic.codecs.image.overfit_parameters import (
     encode_network,
     initial_networks,
 )
-from laconic.codecs.image.overfit_rate import LOG_SCALES
 from laconic.codecs.image.overfit_spec import LARGEST, LEVELS, Spec, plane_shapes
 from laconic.codecs.image.overfit_stream import decode_tile, encode_latents, encode_tile, tiles_of
 from laconic.codecs.metrics import psnr
@@ -145,7 +144,9 @@ def test_another_process_gives_the_same_bytes_and_pixels(tmp_path: Path) -> None
     data = encoded(detail())
     (tmp_path / "picture.png").write_bytes(media.write(detail(), "png"))
     (tmp_path / "first.lcn").write_bytes(data)
-    subprocess.run([sys.executable, "-c", OTHER_PROCESS, str(tmp_path)], check=True, timeout=300, cwd=tmp_path)
+    # kernels are compiled there, where this process may have read them from the cache
+    anew = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
+    subprocess.run([sys.executable, "-c", OTHER_PROCESS, str(tmp_path)], check=True, timeout=300, cwd=tmp_path, env=anew)
     assert (tmp_path / "other.lcn").read_bytes() == data
     decoded = media.read((tmp_path / "decoded.png").read_bytes()).array
     assert np.array_equal(decoded, compress.decode(data).array)  # not even the last bit of a pixel may differ
@@ -270,10 +271,6 @@ def test_networks_come_back() -> None:
         decode_network(encode_network(initial, [15, 4, 6, 3, 0], numbers + 40), initial)
 
 
-def test_loss_and_coder_mean_the_same_scales() -> None:
-    assert LOG_SCALES == overfit_context.LOG_SCALES
-
-
 def test_damaged_files() -> None:
     for image in (detail(), smooth(48, 64, 4)):
         data = encoded(image)
@@ -381,7 +378,7 @@ def test_targets_are_met_closely() -> None:
     assert 0.93 * most < len(data) <= most
     least = (psnr(image, compress.decode(coarse)) + psnr(image, compress.decode(fine))) / 2
     reached = psnr(image, compress.decode(compress.encode(image, CODEC, FAST, Target(psnr=least)).data))
-    assert least <= reached < least + 1.0  # fits this short wobble
+    assert least <= reached < least + 0.5
 
 
 def test_targets_out_of_reach_say_what_is_reached() -> None:

@@ -23,19 +23,11 @@ from laconic.service.settings import ServiceSettings
 from laconic.service.sql_jobs import REMEMBERED_S
 from laconic.service.sqlite_jobs import SqliteJobStore
 
+from .clocks import Clock
 from .stores import Postgres
 
 LEASE_S = 10.0
 SETTINGS = ServiceSettings(job_lease_s=LEASE_S, job_retention_s=100, max_jobs=20, max_job_bytes=1000)
-
-
-class Clock:
-    """A time that tests move."""
-
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ from laconic.service.logs import make_log
 from laconic.service.problems import RateLimited, Unauthenticated
 from laconic.service.settings import ServiceSettings
 
+from .clocks import Clock
+
 
 def add_key(path: Path, name: str = "alice", scopes: tuple[str, ...] = SCOPES, **options: Any) -> str:
     """Add a key to a file and return it."""
@@ -45,20 +47,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "keys.json"
 
 
-class Clock:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock that tells when the file is looked at again."""
-    clock = Clock()
+    clock = Clock(1000.0)
     monkeypatch.setattr(keys_module.time, "monotonic", clock)
     return clock
 
@@ -249,7 +241,7 @@ def key_with(name: str = "alice", **limits: int) -> Key:
 
 
 def test_requests_are_counted_by_the_minute() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     allowances, key = Allowances(clock), key_with(requests_per_minute=3)
     for left in (2, 1, 0):
         allowances.of(key).take_request(0)
@@ -267,7 +259,7 @@ def test_requests_are_counted_by_the_minute() -> None:
 
 
 def test_bytes_are_counted_by_the_hour() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     allowances, key = Allowances(clock), key_with(bytes_per_hour=1000)
     allowance = allowances.of(key)
     allowance.take_request(900)  # claimed, not yet come
@@ -286,7 +278,7 @@ def test_bytes_are_counted_by_the_hour() -> None:
 
 
 def test_a_key_without_limits_has_none() -> None:
-    allowance = Allowances(Clock()).of(key_with())
+    allowance = Allowances(Clock(1000.0)).of(key_with())
     for _ in range(1000):
         allowance.take_request(10**12)
         allowance.take_bytes(10**12)
@@ -294,7 +286,7 @@ def test_a_key_without_limits_has_none() -> None:
 
 
 def test_windows_of_names_long_gone_are_forgotten() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     allowances = Allowances(clock)
     for number in range(30_000):
         allowances.of(key_with(f"user-{number}", requests_per_minute=1)).take_request(0)
@@ -319,7 +311,7 @@ def ask(path: Path, clock: Clock, requests: list[tuple[str, Any]], key: str) -> 
 
 def test_too_many_requests_get_429_with_the_time_to_wait(path: Path) -> None:
     key = add_key(path, requests_per_minute=2)
-    answers = ask(path, Clock(), [("/metrics", None)] * 3 + [("/livez", None)], key)
+    answers = ask(path, Clock(1000.0), [("/metrics", None)] * 3 + [("/livez", None)], key)
     assert [answer.status_code for answer in answers] == [200, 200, 429, 200]
     assert answers[1].headers["ratelimit"] == '"requests";r=0;t=60'
     assert answers[0].headers["ratelimit-policy"] == answers[2].headers["ratelimit-policy"] == '"requests";q=2;w=60'
@@ -336,7 +328,7 @@ def test_bytes_are_counted_as_they_come_not_as_they_are_claimed(path: Path) -> N
     """Chunked bodies claim nothing. The one that passes the limit is cut where it does."""
     key = add_key(path, bytes_per_hour=10_000)
     bodies = [pieces(4, 1000), pieces(100, 1000), pieces(1, 500), b"x" * 5000, b"x" * 10_001]
-    answers = ask(path, Clock(), [("/v1/inspect", body) for body in bodies], key)
+    answers = ask(path, Clock(1000.0), [("/v1/inspect", body) for body in bodies], key)
     # 415: read whole, and no .lcn file; the second left nothing of the 6,000
     assert [answer.status_code for answer in answers] == [415, 429, 429, 429, 413]
     assert [answer.json()["code"] for answer in answers[1:]] == ["rate-limited"] * 3 + ["limit-exceeded"]

@@ -17,18 +17,10 @@ from laconic.service.settings import ServiceSettings
 from laconic.service.upload_store import Part, Upload, UploadStore
 from laconic.service.uploads import UploadFolder
 
+from .clocks import Clock
 from .stores import Postgres
 
 SETTINGS = ServiceSettings(max_uploads=3, max_upload_bytes=1000, max_job_bytes=2000, upload_retention_s=100)
-
-
-class Clock:
-    """A time that tests move."""
-
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
-from ...entropy.digest import symbol_digest
-from ..codec import CodecSettings, Progress, Stream
+from ...entropy.digest import joint_digest
+from ..checkpoint import checkpoint_folder
+from ..codec import CodecSettings, Progress, Stream, share_of
 from ..compress import packed
 from ..errors import CorruptStream, InvalidSettings
 from ..metrics import psnr
@@ -32,14 +32,15 @@ from .overfit_fit import Fit
 from .overfit_parameters import initial_networks
 from .overfit_render import Renderer, Run, to_samples
 from .overfit_stream import decode_tile, encode_tile, tiles_of
-from .rgb import restore, rgb_planes
+from .rgb import check_shape, restore, rgb_planes
 
 __all__ = ["EFFORTS", "ImageOverfit", "OverfitSettings", "weight_of"]
 
 EFFORTS = {1: 60, 2: 120, 3: 250, 4: 500, 5: 1000, 6: 2000, 7: 4000, 8: 10_000, 9: 30_000}  # steps
 COARSE_WEIGHT, FINE_WEIGHT = 0.05, 0.0001  # weight (lambda) of a bit per pixel at qualities 0 and 100
-RATE_SLOPE, PSNR_SLOPE = 0.033, 0.16  # of the logarithm of the size, and of dB, over quality: about
-TRIALS = 6  # fits for a target, each going on from the one before
+MIDDLE_BPP, MIDDLE_PSNR = 0.48, 30.6  # of eight photographs at quality 50
+RATE_SLOPE, PSNR_SLOPE = 0.038, 0.17  # of the logarithm of the size, and of dB, over quality there
+TRIALS = 6  # fits for a target that go on from the first
 PARAM_NETWORK = 16  # header key: number of the initial network
 
 
@@ -80,7 +81,8 @@ class ImageOverfit:
 
     def encode(self, signal: Image, settings: OverfitSettings, progress: Progress | None = None) -> Stream:
         """Fit and code; raises `UnsupportedMedia` for 16-bit samples, and what `progress` raises."""
-        with _threads() as run, _folder(settings, signal) as folder:
+        folder = _folder(settings, signal, settings.weight)
+        with _threads() as run:
             return self._fitted(_Work(signal, settings, run), settings.weight, folder, progress)
 
     def encode_to(self, signal: Image, settings: OverfitSettings, target: Target, progress: Progress | None = None) -> Stream:
@@ -91,21 +93,25 @@ class ImageOverfit:
         most = target.max_bytes(signal.pixels)
         if most is None:
             least = float(target.psnr or 0.0)
-            start, slope, bounds = 15 + (least - 27.4) / PSNR_SLOPE, PSNR_SLOPE, (0.0, 0.1)
+            start, slope, bounds = 50 + (least - MIDDLE_PSNR) / PSNR_SLOPE, PSNR_SLOPE, (0.0, 0.1)
         else:
-            start, slope, bounds = 15 + math.log(8 * most / signal.pixels / 0.084) / RATE_SLOPE, RATE_SLOPE, (-0.03, 0.0)
+            bpp = 8 * most / signal.pixels
+            start, slope, bounds = 50 + math.log(bpp / MIDDLE_BPP) / RATE_SLOPE, RATE_SLOPE, (-0.03, 0.0)
+        start = min(max(start, 0.0), 100.0)
         tried: list[tuple[float, int, Stream]] = []
 
         def gap(quality: float) -> float:
             if not tried:  # a fit from the beginning says little of what those will reach that go on from it
-                self._fitted(work, weight_of(quality), folder, partial(_share, progress, 0))
-            stream = self._fitted(work, weight_of(quality), None, partial(_share, progress, len(tried) + 1))
+                self._fitted(work, weight_of(quality), folder, share_of(progress, 0, 0.5))
+            left = 0.5 ** (len(tried) + 1)  # of the progress: each fit takes half of it
+            stream = self._fitted(work, weight_of(quality), None, share_of(progress, 1 - left, left / 2))
             size = len(packed(stream, signal, settings, 0.0, self.device).data)
             reached = psnr(signal, self.decode(stream))
             tried.append((reached, size, stream))
             return reached - least if most is None else math.log(size / most)
 
-        with _threads() as run, _folder(settings, signal, start) as folder:
+        folder = _folder(settings, signal, weight_of(start))
+        with _threads() as run:
             work = _Work(signal, settings, run)
             approach(gap, start, slope, (0.0, 100.0), bounds, closest=0.5, trials=TRIALS)
         met = [trial for trial in tried if (trial[0] >= least if most is None else trial[1] <= most)]
@@ -119,7 +125,7 @@ class ImageOverfit:
         return min(met, key=lambda trial: trial[1] if most is None else -trial[0])[2]
 
     def _fitted(self, work: _Work, weight: float, folder: Path | None, progress: Progress | None) -> Stream:
-        """Return the stream of a fit with this weight of the rate, from where the fit before ended, if there was one."""
+        """Return the stream of a fit with this weight of the rate, from where the first fit ended, if there was one."""
         signal, initial, settings = work.signal, initial_networks(), work.settings
         if not work.fits:
             work.number = initial.nearest(weight)
@@ -128,12 +134,11 @@ class ImageOverfit:
             before = work.fits.get(i)
             if before is None:
                 target = np.ascontiguousarray(work.planes[(slice(None), *place)], np.float32) / np.float32(255)
-                fit = Fit(target, weight, initial.entries[work.number], EFFORTS[settings.effort], work.run)
+                fit = work.fits[i] = Fit(target, weight, initial.entries[work.number], EFFORTS[settings.effort], work.run)
             else:
                 fit = before.again(weight)
-            report = partial(_report, progress, i, len(work.tiles))
+            report = share_of(progress, i / len(work.tiles), 1 / len(work.tiles)) or (lambda part, stage: None)
             quantised = fit.advance(folder and folder / f"{i}.safetensors", report)
-            work.fits[i] = fit
             payload, digest = encode_tile(quantised.code, quantised.network, fit.picture.symbols())
             chunks.append(payload)
             digests.append(digest)
@@ -145,15 +150,14 @@ class ImageOverfit:
             tuple(chunks),
             params={PARAM_NETWORK: work.number},
             weights=(initial.digest,),
-            digest=_joint(digests),
+            digest=joint_digest(digests),
             metadata=signal.metadata,
         )
 
     def decode(self, stream: Stream, progress: Progress | None = None) -> Image:
         """Restore a picture; raises `CorruptStream` where symbols or sizes contradict the header."""
         number = stream.params.get(PARAM_NETWORK)
-        if len(stream.shape) != 3 or stream.shape[2] not in (1, 2, 3, 4) or stream.bit_depth != 8 or len(stream.weights) != 1:
-            raise CorruptStream(f"image-overfit has no pictures of shape {stream.shape}")
+        check_shape(stream)
         height, width, channels = stream.shape
         tiles = tiles_of(height, width)
         if len(stream.chunks) != len(tiles) + (channels in (2, 4)):
@@ -166,11 +170,11 @@ class ImageOverfit:
             size = rows.stop - rows.start, columns.stop - columns.start
             network, latents, digest = decode_tile(stream.chunks[i], entries[number].network, *size)
             digests.append(digest)
-            _report(progress, i, len(tiles), 0.5, "decoding")
             floats = [plane.astype(np.float32) for plane in latents]
             pixels[:, rows, columns] = to_samples(Renderer(*size).render(floats, network.tensors()))
-        _report(progress, len(tiles), len(tiles), 0.0, "decoding")
-        if _joint(digests) != stream.digest:
+            if progress:
+                progress((i + 1) / len(tiles), "decoding")
+        if joint_digest(digests) != stream.digest:
             raise CorruptStream("the decoded symbols do not have the checksum in the header")
         return restore(stream, pixels)
 
@@ -185,21 +189,6 @@ class _Work:
         self.number = 0  # of the initial network
 
 
-def _joint(digests: list[bytes]) -> bytes:
-    return symbol_digest(np.array([int.from_bytes(digest, "big") for digest in digests], np.int32))
-
-
-def _report(progress: Progress | None, tile: int, tiles: int, part: float, stage: str) -> None:
-    if progress is not None:
-        progress((tile + part) / tiles, stage)
-
-
-def _share(progress: Progress | None, trial: int, part: float, stage: str) -> None:
-    """Report a trial: the first takes half of the time, each of the others half of what is left."""
-    if progress is not None:
-        progress(1 - 0.5**trial * (1 - 0.5 * part), stage)
-
-
 @contextmanager
 def _threads() -> Iterator[Run]:
     """Yield `map` on as many threads as there are processors: the kernels let go of the interpreter's lock."""
@@ -208,17 +197,10 @@ def _threads() -> Iterator[Run]:
         yield pool.map if count > 1 else map
 
 
-@contextmanager
-def _folder(settings: OverfitSettings, signal: Image, quality: float | None = None) -> Iterator[Path | None]:
-    """Yield the folder of a fit, by all that decides its outcome; None without a checkpoint."""
+def _folder(settings: OverfitSettings, signal: Image, weight: float) -> Path | None:
+    """Return the folder of a fit, by all that decides its outcome; None without a checkpoint."""
     if settings.checkpoint is None:
-        yield None
-        return
-    digest = hashlib.sha256(f"{signal.shape} {quality or settings.quality} {settings.effort}".encode())
+        return None
+    digest = hashlib.sha256(f"{signal.shape} {weight!r} {settings.effort} {initial_networks().digest.hex()}".encode())
     digest.update(np.ascontiguousarray(signal.array).data)
-    folder = Path(settings.checkpoint) / digest.hexdigest()[:16]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidSettings(f"the checkpoint's folder {settings.checkpoint} cannot be made: {error.strerror}") from error
-    yield folder
+    return checkpoint_folder(settings.checkpoint, digest.digest())

@@ -16,17 +16,15 @@ from numpy.typing import NDArray
 from ...entropy.adaptive_binary import POSITION, decode_probability, encode_probability
 from ...entropy.kernels import inlined, kernel
 from ...entropy.logistic_mixing import exponential
-from .overfit_spec import CONTEXT, INPUTS, LARGEST, NEIGHBOURS
+from .overfit_spec import CONTEXT, INPUTS, LARGEST, LEFT, LOG_SCALES, MARGIN, OWN, UP
 
-__all__ = ["FRACTION", "LOG_SCALES", "MARGIN", "ContextModel", "code_plane", "context_model"]
+__all__ = ["FRACTION", "ContextModel", "code_plane", "context_model"]
 
 FRACTION = 12
 UNIT = 2.0**-FRACTION
 HIGHEST = 2.0**24  # of a hidden activation, in units
-LOG_SCALES = (-5, 8)  # log2 of the smallest and the largest scale
 PER_OCTAVE = 16
 STEPS = 4096  # of the table of powers of 2
-MARGIN = 3  # rows above and columns beside a plane that its contexts reach
 BEYOND = 16  # bytes past the end that are read before decoding stops
 
 Doubles = NDArray[np.float64]
@@ -39,9 +37,6 @@ HALVES = np.array([2.0**-i for i in range(64)])
 SCALES = PER_OCTAVE * (LOG_SCALES[1] - LOG_SCALES[0]) + 1
 # 1 / (scale x ln 2) of each scale: by it distances become exponents of 2
 SHARPNESS = exponential(-LN2 * (np.arange(SCALES) / PER_OCTAVE + LOG_SCALES[0])) / LN2
-UP = np.array([up for up, _ in NEIGHBOURS])
-LEFT = np.array([left for _, left in NEIGHBOURS])
-OWN = len(NEIGHBOURS)
 
 
 class ContextModel(NamedTuple):

@@ -13,7 +13,19 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LANES", "Floats", "add_outer", "dense", "dense_transposed", "exp2", "fast", "log2"]
+__all__ = [
+    "LANES",
+    "Floats",
+    "add_outer",
+    "dense",
+    "dense_transposed",
+    "exact",
+    "exp2",
+    "fast",
+    "log2",
+    "part",
+    "pass_rectified",
+]
 
 LANES = 64
 Floats = NDArray[np.float32]
@@ -25,7 +37,21 @@ def fast(function: Function) -> Function:
     return cast(Function, numba.njit(fastmath=True, nogil=True, cache=True, error_model="numpy")(function))
 
 
-@fast
+def part(function: Function) -> Function:
+    """Mark a function that becomes part of those that call it, and is compiled as they are.
+
+    Called instead, it would be compiled in one way when it is new and in another when it comes from numba's cache: with sums
+    in another order, so that the first encoding on a machine would give another file than the second.
+    """
+    return cast(Function, numba.njit(inline="always")(function))
+
+
+def exact(function: Function) -> Function:
+    """Compile a function whose float32 results are the same on every machine: nothing is reordered or fused."""
+    return cast(Function, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+
+
+@part
 def dense(weights: Floats, bias: Floats, x: Floats, y: Floats, rectify: bool) -> None:
     """Set `y` to weights x + bias, with a ReLU if asked for."""
     for o in range(weights.shape[0]):
@@ -42,7 +68,7 @@ def dense(weights: Floats, bias: Floats, x: Floats, y: Floats, rectify: bool) ->
                 out[lane] = max(out[lane], np.float32(0))
 
 
-@fast
+@part
 def dense_transposed(weights: Floats, dy: Floats, dx: Floats) -> None:
     """Set `dx` to the transposed weights times `dy`: the gradient of a dense layer's inputs."""
     for i in range(weights.shape[1]):
@@ -56,7 +82,7 @@ def dense_transposed(weights: Floats, dy: Floats, dx: Floats) -> None:
                 out[lane] += (w0 * d0[lane] + w1 * d1[lane]) + (w2 * d2[lane] + w3 * d3[lane])
 
 
-@fast
+@part
 def add_outer(dy: Floats, x: Floats, dweights: Floats, dbias: Floats) -> None:
     """Add the gradients of a dense layer's weights and biases."""
     for o in range(dweights.shape[0]):
@@ -79,7 +105,15 @@ def add_outer(dy: Floats, x: Floats, dweights: Floats, dbias: Floats) -> None:
             dweights[o, i + 3] += s3
 
 
-@fast
+@part
+def pass_rectified(y: Floats, dy: Floats) -> None:
+    """Set the gradient `dy` to 0 where the rectified `y` let nothing pass."""
+    for o in range(y.shape[0]):
+        for lane in range(LANES):
+            dy[o, lane] = dy[o, lane] if y[o, lane] > 0 else np.float32(0)
+
+
+@part
 def exp2(x: Floats, bits: NDArray[np.int32], out: Floats) -> None:
     """Set `out` to 2**x, within 2e-7 of it, x clipped to -126..126; `bits` and `out` are views of other arrays than `x`.
 
@@ -101,7 +135,7 @@ def exp2(x: Floats, bits: NDArray[np.int32], out: Floats) -> None:
         out[lane] *= power[lane]
 
 
-@fast
+@part
 def log2(x: Floats, out: Floats) -> None:
     """Set `out` to log2 of positive numbers, within 1e-5."""
     bits = x.view(np.int32)

@@ -73,12 +73,14 @@ class Fit:
         self._measured = Measure(0.0, 1.0)
 
     def again(self, weight: float) -> Fit:
-        """Return a shorter fit with another weight that goes on from this one."""
+        """Return a shorter fit with another weight that goes on from where this one is, and leaves this one there.
+
+        So fits of several weights that go on from one compare. They share its room: only the last one made can go on.
+        """
         fit = copy.copy(self)
+        fit.picture, fit.parameters = self.picture.copy(), self.parameters.copy()
         fit.steps, fit.step, fit._pace = max(AGAIN_STEPS, round(AGAIN * self.steps)), 0, AGAIN_RATE
         fit.picture.loss.weight = weight
-        for moments in (*fit.picture.latents, fit.parameters):
-            moments.rest()
         return fit
 
     def advance(self, checkpoint: Path | None, report: Report) -> Quantised:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .overfit_dense import Floats, fast
+from .overfit_dense import Floats, fast, part
 
 __all__ = ["adam", "round_hard", "round_soft"]
 
 
-@fast
+@part
 def _soft(x: np.float32, inverse: np.float32, norm: np.float32) -> tuple[np.float32, np.float32]:
     """Return x rounded softly (temperature 1 / inverse; norm = tanh(inverse / 2) * 2) and the derivative."""
     whole = np.floor(x)

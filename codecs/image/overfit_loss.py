@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .overfit_dense import Floats
-from .overfit_rate import MARGIN, rate_rows
+from .overfit_rate import rate_rows
 from .overfit_render import BAND, Renderer, Run, Tensors
-from .overfit_spec import CONTEXT, HALF_TAPS, INPUTS, LEVELS, plane_shapes
+from .overfit_spec import CONTEXT, HALF_TAPS, INPUTS, LEVELS, MARGIN, plane_shapes
 from .overfit_synthesis import convolve_back, convolve_gradient, fold_edges, pixels_backwards, subtract_rows
 from .overfit_upsampling import double_backwards
 

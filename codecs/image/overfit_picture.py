@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,10 @@ class Moments(NamedTuple):
         """Return values at rest."""
         return cls(values, np.zeros_like(values), np.zeros_like(values))
 
+    def copy(self) -> Moments:
+        """Return a copy of the values, at rest."""
+        return Moments.of(self.values.copy())
+
     def rest(self) -> None:
         """Forget how the values moved."""
         self.first[...], self.second[...] = 0, 0
@@ -51,6 +56,12 @@ class Picture:
             for k in range(FILTERED, LEVELS):
                 self.latents[k].values[...] = features(target, k) @ filters[k]
         self._slopes = [np.ones(shape, np.float32) for shape in self.loss.shapes]
+
+    def copy(self) -> Picture:
+        """Return the picture with a copy of its latents, at rest; the loss is the same one."""
+        picture = copy.copy(self)
+        picture.latents = [moments.copy() for moments in self.latents]
+        return picture
 
     @property
     def pixels(self) -> int:

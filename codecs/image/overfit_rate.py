@@ -7,22 +7,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from .overfit_dense import LANES, Floats, add_outer, dense, dense_transposed, exp2, fast, log2
-from .overfit_spec import CONTEXT, INPUTS, NEIGHBOURS
+from .overfit_dense import LANES, Floats, add_outer, dense, dense_transposed, exp2, fast, log2, part, pass_rectified
+from .overfit_spec import CONTEXT, INPUTS, LEFT, LOG_SCALES, MARGIN, OWN, UP
 
-__all__ = ["FLOOR", "LOG_SCALES", "MARGIN", "rate_rows"]
+__all__ = ["rate_rows"]
 
-MARGIN = 3  # rows above and columns beside a plane that its contexts reach
-UP = np.array([up for up, _ in NEIGHBOURS])
-LEFT = np.array([left for _, left in NEIGHBOURS])
-OWN = len(NEIGHBOURS)
-LOG_SCALES = (-5, 8)  # log2 of the smallest and the largest scale
 FLOOR = np.float32(2.0**-18)  # added to probabilities, as the coder's escapes do
 LOG2E = np.float32(1.4426950408889634)
 LN2 = np.float32(0.6931471805599453)
 
 
-@fast
+@part
 def _gather(plane: Floats, parent: Floats, row: int, start: int, count: int, x: Floats) -> None:
     for i in range(OWN):
         at = start + MARGIN - LEFT[i]
@@ -47,7 +42,7 @@ def _gather(plane: Floats, parent: Floats, row: int, start: int, count: int, x: 
             x[i, lane] = 0
 
 
-@fast
+@part
 def _scatter(dplane: Floats, dparent: Floats, row: int, first: int, start: int, count: int, dx: Floats) -> None:
     for i in range(OWN):
         at = start + MARGIN - LEFT[i]
@@ -69,7 +64,7 @@ def _scatter(dplane: Floats, dparent: Floats, row: int, first: int, start: int, 
         other[at] += dx[OWN + 5, lane]
 
 
-@fast
+@part
 def _laplace_bits(y: Floats, out: Floats, count: int, dout: Floats, dy: Floats, room: Floats, bits: np.ndarray) -> float:
     """Return the bits of the latents, and set their gradients for the network's outputs and the latents."""
     inverse, far, near, p, length = room[0], room[1], room[2], room[3], room[4]
@@ -156,14 +151,10 @@ def rate_rows(
             total += _laplace_bits(y, out, count, dout, dy, room, bits)
             add_outer(dout, h1, dw2, db2)
             dense_transposed(weight2, dout, d1)
-            for o in range(CONTEXT):
-                for lane in range(LANES):
-                    d1[o, lane] = d1[o, lane] if h1[o, lane] > 0 else np.float32(0)
+            pass_rectified(h1, d1)
             add_outer(d1, h0, dw1, db1)
             dense_transposed(weight1, d1, d0)
-            for o in range(CONTEXT):
-                for lane in range(LANES):
-                    d0[o, lane] = d0[o, lane] if h0[o, lane] > 0 else np.float32(0)
+            pass_rectified(h0, d0)
             add_outer(d0, x, dw0, db0)
             dense_transposed(weight0, d0, dx)
             for lane in range(count):

@@ -18,7 +18,21 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CONTEXT", "HALF_TAPS", "INPUTS", "LARGEST", "LEVELS", "NEIGHBOURS", "PARENTS", "Parameter", "Spec", "plane_shapes"]
+__all__ = [
+    "CONTEXT",
+    "HALF_TAPS",
+    "INPUTS",
+    "LARGEST",
+    "LEFT",
+    "LEVELS",
+    "LOG_SCALES",
+    "MARGIN",
+    "OWN",
+    "UP",
+    "Parameter",
+    "Spec",
+    "plane_shapes",
+]
 
 Number = TypeVar("Number", np.float32, np.int64)
 LEVELS = 7
@@ -27,8 +41,12 @@ NEIGHBOURS = (  # (rows up, columns left) of the causal neighbours, nearest firs
     *((0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0), (1, 2)),
     *((1, -2), (2, 1), (2, -1), (0, 3), (2, 2), (2, -2), (3, 0)),
 )
-PARENTS = 6  # of the coarser plane: the one above, its four nearest neighbours on the latent's side, two on the other
-INPUTS = len(NEIGHBOURS) + PARENTS
+MARGIN = 3  # rows above and columns beside a plane that its contexts reach
+UP, LEFT = (np.array(offsets) for offsets in zip(*NEIGHBOURS, strict=True))
+LOG_SCALES = (-5, 8)  # log2 of the smallest and the largest scale of a latent's distribution
+OWN = len(NEIGHBOURS)
+PARENTS = 6  # of the coarser plane: the one above, three on the latent's side, two on the other
+INPUTS = OWN + PARENTS
 CONTEXT = 16  # channels of the context network's hidden layers
 HALF_TAPS = 4  # of an upsampling kernel; the other half mirrors them
 

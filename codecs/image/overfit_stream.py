@@ -21,9 +21,9 @@ from ...entropy.digest import symbol_digest
 from ...entropy.errors import SymbolsCorrupt
 from ..errors import CorruptStream
 from ..varint import read_varint, varint
-from .overfit_context import MARGIN, Symbols, code_plane, context_model
+from .overfit_context import Symbols, code_plane, context_model
 from .overfit_parameters import Network, decode_network
-from .overfit_spec import LEVELS, plane_shapes
+from .overfit_spec import LEVELS, MARGIN, plane_shapes
 
 __all__ = ["Decoded", "decode_tile", "encode_latents", "encode_tile", "tiles_of"]
 

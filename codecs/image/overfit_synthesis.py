@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .overfit_dense import LANES, Floats, add_outer, dense, dense_transposed, fast
+from .overfit_dense import LANES, Floats, add_outer, dense, dense_transposed, exact, fast, pass_rectified
 from .overfit_spec import LEVELS
-from .overfit_upsampling import exact
 
 __all__ = [
     "add_rows",
@@ -223,9 +222,7 @@ def pixels_backwards(
             dense(weight0, bias0, x, h, True)
             add_outer(d, h, dw1, db1)
             dense_transposed(weight1, d, dh)
-            for o in range(hidden):
-                for lane in range(LANES):
-                    dh[o, lane] = dh[o, lane] if h[o, lane] > 0 else np.float32(0)
+            pass_rectified(h, dh)
             add_outer(dh, x, dw0, db0)
             dense_transposed(weight0, dh, dx)
             du[:, row, start : start + count] = dx[:LEVELS, :count]

@@ -7,25 +7,14 @@ is nothing but float32 products and sums in one order, so that every machine get
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 
-from .overfit_dense import Floats, fast
+from .overfit_dense import Floats, exact, fast, part
 
-__all__ = ["double", "double_backwards", "exact"]
-
-Function = TypeVar("Function", bound=Callable[..., Any])
+__all__ = ["double", "double_backwards"]
 
 
-def exact(function: Function) -> Function:
-    """Compile a function whose float32 results are the same on every machine: nothing is reordered or fused."""
-    return cast(Function, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
-
-
-@exact
+@part
 def _rows_between(x: Floats, taps: Floats, r: int, out: Floats) -> None:
     """Set out[2 : 2 + w] to row `r` of the plane doubled in height, and repeat its ends."""
     h, w = x.shape

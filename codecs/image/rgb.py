@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codec import Stream
-from ..errors import UnsupportedMedia
+from ..errors import CorruptStream, UnsupportedMedia
 from ..signals import Image
 from .alpha import decode_alpha
 
-__all__ = ["restore", "rgb_planes"]
+__all__ = ["check_shape", "restore", "rgb_planes"]
 
 
 def rgb_planes(signal: Image, codec: str) -> NDArray[np.uint8]:
@@ -19,6 +19,12 @@ def rgb_planes(signal: Image, codec: str) -> NDArray[np.uint8]:
         raise UnsupportedMedia(f"{codec} takes 8 bits per sample; use jxl with lossless for 16")
     colour = signal.array[:, :, : signal.shape[2] - signal.has_alpha]
     return np.ascontiguousarray(np.broadcast_to(colour.transpose(2, 0, 1), (3, *signal.shape[:2])), np.uint8)
+
+
+def check_shape(stream: Stream) -> None:
+    """Raise `CorruptStream` where a stream is not of a picture of 8 bits and of one weights file."""
+    if len(stream.shape) != 3 or stream.shape[2] not in (1, 2, 3, 4) or stream.bit_depth != 8 or len(stream.weights) != 1:
+        raise CorruptStream(f"{stream.codec} has no pictures of shape {stream.shape}")
 
 
 def restore(stream: Stream, planes: NDArray[np.uint8]) -> Image:

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from ...entropy.digest import symbol_digest
+from ...entropy.digest import joint_digest
 from ...entropy.errors import EntropyError, InexactDevice
 from ..codec import CodecSettings, Progress, Stream
 from ..errors import CorruptStream, DeviceUnavailable, LimitExceeded
 from ..signals import Image
 from ..weights import load_weights
 from .alpha import encode_alpha
-from .rgb import restore, rgb_planes
+from .rgb import check_shape, restore, rgb_planes
 from .tiling import CELL, Tile, grid_of, tiles_of
 from .transform_coding import EntropyMeter, decode_tiles, encode_tiles
 from .transform_efforts import EFFORTS, encode_refined
@@ -229,18 +229,12 @@ def pad_to_cells(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.pad(planes, ((0, 0), (0, -height % CELL), (0, -width % CELL)), mode="edge")
 
 
-def joint_digest(digests: Sequence[bytes]) -> bytes:
-    """Return the checksum of the tiles' checksums, in raster order."""
-    return symbol_digest(np.array([int.from_bytes(digest, "big") for digest in digests], np.int32))
-
-
 def check_stream(stream: Stream) -> int:
     """Return the quality of a stream whose header makes sense; raises `CorruptStream` otherwise."""
     quality = stream.params.get(PARAM_QUALITY)
     if type(quality) is not int or not 0 <= quality <= QUALITY_MAX:
         raise CorruptStream(f"the quality is {quality!r}, not an integer of 0..{QUALITY_MAX}")
-    if len(stream.shape) != 3 or stream.shape[2] not in (1, 2, 3, 4) or stream.bit_depth != 8 or len(stream.weights) != 1:
-        raise CorruptStream(f"image-transform has no pictures of shape {stream.shape}")
+    check_shape(stream)
     check_area(*stream.shape[:2])
     expected = len(tiles_of(grid_of(*stream.shape[:2]))) + (stream.shape[2] in (2, 4))
     if len(stream.chunks) != expected:

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checkpoint import checkpoint_folder
 from ..codec import ParamValue, Progress, Stream
 from ..compress import packed
 from ..device import one_thread
-from ..errors import InvalidSettings
 from ..metrics import psnr
 from ..signals import Samples, Video
 from ..targets import Target
@@ -154,9 +154,4 @@ def _folder(checkpoint: str | None, signal: Video, plans: list[GroupPlan]) -> It
     digest = hashlib.sha256(json.dumps([signal.shape, *map(asdict, plans)]).encode())
     for frame in signal.source.read(0, signal.shape[0]):
         digest.update(np.ascontiguousarray(frame).data)
-    folder = Path(checkpoint) / digest.hexdigest()[:16]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidSettings(f"the checkpoint's folder {checkpoint} cannot be made: {error.strerror}") from error
-    yield folder
+    yield checkpoint_folder(checkpoint, digest.digest())
