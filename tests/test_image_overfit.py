@@ -167,9 +167,9 @@ def test_other_processors_decode_the_same_pixels(tmp_path: Path, stream: Stream)
     assert np.array_equal(np.load(tmp_path / "pixels.npy"), compress.decode(data, device="cpu").array)
 
 
-def random_network(seed: int, hidden: int = 8) -> Network:
+def random_network(seed: int) -> Network:
     """A network whose rates and pixels depend on all of its parameters."""
-    spec, rng = Spec(hidden), np.random.default_rng(seed)
+    spec, rng = Spec(), np.random.default_rng(seed)
     integers = np.rint(rng.normal(0, 400, spec.count)).astype(np.int64)
     tensors = spec.views(integers)
     tensors["upsampling"][:] = [-1500, 15000, 57000, -4600]
@@ -197,7 +197,7 @@ def test_gradients_of_parameters(name: str) -> None:
     """Against differences of the loss itself, for the entry of each tensor whose gradient is largest."""
     latents = [plane + 0.2 for plane in random_latents(70, 67)]
     loss, floats = loss_of(70, 67, latents), random_network(1).floats()
-    spec = Spec(8)
+    spec = Spec()
     gradient = np.zeros_like(floats)
     loss.backwards(spec.views(floats), spec.views(gradient))
     part = spec.views(gradient)[name]
@@ -248,7 +248,7 @@ def test_overhead_is_small(stream: Stream) -> None:
 
 
 def test_extreme_latents_and_networks_come_back() -> None:
-    spec = Spec(8)
+    spec = Spec()
     for value in (-LARGEST, LARGEST):
         latents = [np.full(shape, value, np.int32) for shape in plane_shapes(9, 12)]
         for scale in (0, 1 << 15, -(1 << 15)):

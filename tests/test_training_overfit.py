@@ -43,7 +43,7 @@ def test_crops_are_the_same_every_time_and_leave_out_what_is_held_out(photos: Pa
 
 
 def test_fitting_together_lowers_the_loss(photos: Path) -> None:
-    crops, spec = recipe.read_crops(photos, 4, 48), Spec(4)
+    crops, spec = recipe.read_crops(photos, 4, 48), Spec()
     losses = []
     for steps in (10, 120):
         joint = recipe.Joint(crops, spec, recipe.first_network(spec))
@@ -67,18 +67,16 @@ def test_a_run_goes_on_and_writes_the_file(photos: Path, tmp_path: Path) -> None
         "8",
         "--more",
         "4",
-        "--hidden",
-        "4",
     ]
     recipe.main([*command, "--chain", "1"])
-    assert not (out / "image-overfit-1.safetensors").exists()
+    assert not (out / "image-overfit-2.safetensors").exists()
     done = {path: path.read_bytes() for path in out.iterdir()}
     assert len(done) == len(recipe.CHAINS[1])
     recipe.main(command)
     assert all(path.read_bytes() == content for path, content in done.items()), "what was done was done again"
-    with safe_open(out / "image-overfit-1.safetensors", "numpy") as file:
+    with safe_open(out / "image-overfit-2.safetensors", "numpy") as file:
         weights = json.loads(file.metadata()["weights"])
         networks, filters = file.get_tensor("networks"), file.get_tensor("filters")
     assert weights == sorted(weights, reverse=True) and len(weights) == 6
-    assert networks.shape == (6, Spec(4).count) and networks.dtype == np.int32
+    assert networks.shape == (6, Spec().count) and networks.dtype == np.int32
     assert filters.shape[:2] == (6, LEVELS) and not filters[:, :FILTERED].any() and filters[:, FILTERED:].any()

@@ -31,10 +31,10 @@ from laconic.codecs.image.overfit_fit import (
     between,
     falling,
 )
-from laconic.codecs.image.overfit_latents import adam
 from laconic.codecs.image.overfit_loss import Measure
 from laconic.codecs.image.overfit_parameters import units_of
-from laconic.codecs.image.overfit_picture import BETAS, FEATURES, FILTERED, Moments, Picture, features
+from laconic.codecs.image.overfit_picture import FEATURES, FILTERED, Picture, features
+from laconic.codecs.image.overfit_soap import Soap
 from laconic.codecs.image.overfit_spec import LEVELS, Spec
 
 from .archives import read_archives
@@ -95,7 +95,7 @@ class Joint:
         self, crops: Sequence[Floats], spec: Spec, parameters: Floats, latents: Mapping[str, Floats] | None = None
     ) -> None:
         self.spec, self.pictures = spec, [Picture(crop, 1.0) for crop in crops]
-        self.parameters = Moments.of(parameters.copy())
+        self.parameters, self._soap = parameters.copy(), Soap(spec)
         for i, picture in enumerate(self.pictures):
             for k, moments in enumerate(picture.latents):
                 moments.values[...] = 0 if latents is None else latents[f"{i}.{k}"]
@@ -104,7 +104,7 @@ class Joint:
         """Fit for a weight of the rate, and return bits a pixel and mean squared error with latents rounded."""
         pace = 1.0 if first else MORE_RATE
         soft = round(SOFT * steps)
-        for moments in (self.parameters, *(m for picture in self.pictures for m in picture.latents)):
+        for moments in (m for picture in self.pictures for m in picture.latents):
             moments.rest()
         for step in range(steps):
             if step < soft:
@@ -119,7 +119,7 @@ class Joint:
                 print(f"  step {step + 1}: {bpp:.4f} bpp, {-10 * math.log10(error):.2f} dB", flush=True)
         for picture in self.pictures:
             picture.round()
-        tensors = self.spec.views(self.parameters.values)
+        tensors = self.spec.views(self.parameters)
         return self._mean([picture.loss.measure(tensors) for picture in self.pictures])
 
     def clear_finest(self) -> None:
@@ -132,7 +132,7 @@ class Joint:
         return {f"{i}.{k}": m.values for i, picture in enumerate(self.pictures) for k, m in enumerate(picture.latents)}
 
     def _step(self, weight: float, step: int, rate: float, noise: tuple[float, float] | None, finest: int = 0) -> None:
-        tensors, total = self.spec.views(self.parameters.values), np.zeros(self.spec.count, np.float32)
+        tensors, total = self.spec.views(self.parameters), np.zeros(self.spec.count, np.float32)
         gradient, found = np.zeros(self.spec.count, np.float32), []
         for i, picture in enumerate(self.pictures):
             picture.loss.weight = weight
@@ -146,7 +146,7 @@ class Joint:
                 picture.move(rate * LATENT_RATE, step + 1, finest)
         self.measured = self._mean(found)
         total /= sum(picture.pixels for picture in self.pictures)
-        adam(*self.parameters, total, rate * NETWORK_RATE, BETAS, step + 1, LARGEST_PARAMETER)
+        self._soap.move(self.parameters, total, rate * NETWORK_RATE, step + 1, LARGEST_PARAMETER)
 
     def _mean(self, found: Sequence[Measure]) -> Measure:
         pixels = sum(picture.pixels for picture in self.pictures)
@@ -169,11 +169,11 @@ def fit_filters(crops: Sequence[Floats], latents: Mapping[str, Floats]) -> Float
 
 
 def train(
-    photos: Path, out: Path, crops: int, size: int, steps: int, more: int, hidden: int, chains: Sequence[Sequence[float]]
+    photos: Path, out: Path, crops: int, size: int, steps: int, more: int, chains: Sequence[Sequence[float]]
 ) -> None:
     """Fit all weights that are not yet in `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    targets, spec = read_crops(photos, crops, size), Spec(hidden)
+    targets, spec = read_crops(photos, crops, size), Spec()
     for chain in chains:
         before: dict[str, Floats] | None = None
         for weight in chain:
@@ -186,18 +186,18 @@ def train(
                     joint.clear_finest()
                 bpp, error = joint.fit(weight, more if before else steps, before is None)
                 print(f"  {bpp:.4f} bpp, {-10 * math.log10(error):.2f} dB, {time.monotonic() - began:.0f} s", flush=True)
-                arrays = {"parameters": joint.parameters.values, "filters": fit_filters(targets, joint.latents())}
+                arrays = {"parameters": joint.parameters, "filters": fit_filters(targets, joint.latents())}
                 save_file(arrays | joint.latents(), path)
             before = load_file(path)
 
 
-def export(out: Path, file: Path, hidden: int) -> None:
+def export(out: Path, file: Path) -> None:
     """Write the weights' file: parameters in integers of their units, filters in float16."""
-    weights, spec = sorted({weight for chain in CHAINS for weight in chain}, reverse=True), Spec(hidden)
+    weights, spec = sorted({weight for chain in CHAINS for weight in chain}, reverse=True), Spec()
     found = [load_file(out / f"weight-{weight}.safetensors") for weight in weights]
     networks = np.stack([np.rint(one["parameters"] / units_of(spec)).astype(np.int32) for one in found])
     filters = np.stack([one["filters"] for one in found]).astype(np.float16)
-    metadata = {"hidden": json.dumps(hidden), "weights": json.dumps(weights)}
+    metadata = {"hidden": json.dumps(spec.hidden), "weights": json.dumps(weights)}
     save_file({"networks": networks, "filters": filters}, file, metadata)
 
 
@@ -211,12 +211,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=700, help="for the first weight")
     parser.add_argument("--more", type=int, default=200, help="for each of the others")
     parser.add_argument("--chain", type=int, choices=range(len(CHAINS)), help="only this chain of weights, without export")
-    parser.add_argument("--hidden", type=int, default=16, help="channels of the synthesis, a multiple of 4")
     given = parser.parse_args(arguments)
     chains = CHAINS if given.chain is None else CHAINS[given.chain : given.chain + 1]
-    train(given.photos, given.out, given.crops, given.size, given.steps, given.more, given.hidden, chains)
+    train(given.photos, given.out, given.crops, given.size, given.steps, given.more, chains)
     if given.chain is None:
-        export(given.out, given.out / "image-overfit-1.safetensors", given.hidden)
+        export(given.out, given.out / "image-overfit-2.safetensors")
 
 
 if __name__ == "__main__":

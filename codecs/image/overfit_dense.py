@@ -1,7 +1,9 @@
 """Small dense layers over blocks of positions, forwards and backwards: what fitting a picture's networks spends its time in.
 
-Arrays are [channels, LANES] float32, one column a position, so that every inner loop is one vector operation. The numbers of
-inputs and outputs are multiples of 4; weights are [outputs, inputs]. Only fitting uses these, so they may reorder sums.
+Activations are flat float32 arrays, LANES positions for each channel, so that channels lie at constant distances and a compiler sees
+that they do not overlap: with 4 x 4 weights in registers three to four times faster here than rows of arrays are.
+The numbers of inputs and outputs are multiples of 4; weights are [outputs, inputs]. Only fitting uses these, so they may
+reorder sums.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ from numpy.typing import NDArray
 
 __all__ = [
     "LANES",
+    "LOG2E",
     "Floats",
     "add_outer",
     "dense",
-    "dense_transposed",
     "exact",
     "exp2",
     "fast",
@@ -27,7 +29,8 @@ __all__ = [
     "pass_rectified",
 ]
 
-LANES = 64
+LANES = 128
+LOG2E = np.float32(1.4426950408889634)
 Floats = NDArray[np.float32]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -52,76 +55,80 @@ def exact(function: Function) -> Function:
 
 
 @part
-def dense(weights: Floats, bias: Floats, x: Floats, y: Floats, rectify: bool) -> None:
+def dense(size: tuple[int, int], weights: Floats, bias: Floats, x: Floats, y: Floats, rectify: bool) -> None:
     """Set `y` to weights x + bias, with a ReLU if asked for."""
-    for o in range(weights.shape[0]):
-        row, out, b = weights[o], y[o], bias[o]
-        for lane in range(LANES):
-            out[lane] = b
-        for i in range(0, weights.shape[1], 4):
-            w0, w1, w2, w3 = row[i], row[i + 1], row[i + 2], row[i + 3]
-            x0, x1, x2, x3 = x[i], x[i + 1], x[i + 2], x[i + 3]
+    for o in range(0, size[0], 4):
+        at = o * LANES
+        b0, b1, b2, b3 = bias[o], bias[o + 1], bias[o + 2], bias[o + 3]
+        for lane in range(at, at + LANES):
+            y[lane], y[lane + LANES], y[lane + 2 * LANES], y[lane + 3 * LANES] = b0, b1, b2, b3
+        for i in range(0, size[1], 4):
+            a0, a1, a2, a3 = weights[o, i], weights[o, i + 1], weights[o, i + 2], weights[o, i + 3]
+            c0, c1, c2, c3 = weights[o + 1, i], weights[o + 1, i + 1], weights[o + 1, i + 2], weights[o + 1, i + 3]
+            e0, e1, e2, e3 = weights[o + 2, i], weights[o + 2, i + 1], weights[o + 2, i + 2], weights[o + 2, i + 3]
+            g0, g1, g2, g3 = weights[o + 3, i], weights[o + 3, i + 1], weights[o + 3, i + 2], weights[o + 3, i + 3]
+            source = i * LANES
             for lane in range(LANES):
-                out[lane] += (w0 * x0[lane] + w1 * x1[lane]) + (w2 * x2[lane] + w3 * x3[lane])
+                x0, x1 = x[source + lane], x[source + LANES + lane]
+                x2, x3 = x[source + 2 * LANES + lane], x[source + 3 * LANES + lane]
+                y[at + lane] += (a0 * x0 + a1 * x1) + (a2 * x2 + a3 * x3)
+                y[at + LANES + lane] += (c0 * x0 + c1 * x1) + (c2 * x2 + c3 * x3)
+                y[at + 2 * LANES + lane] += (e0 * x0 + e1 * x1) + (e2 * x2 + e3 * x3)
+                y[at + 3 * LANES + lane] += (g0 * x0 + g1 * x1) + (g2 * x2 + g3 * x3)
         if rectify:
-            for lane in range(LANES):
-                out[lane] = max(out[lane], np.float32(0))
+            for lane in range(at, at + 4 * LANES):
+                y[lane] = max(y[lane], np.float32(0))
 
 
 @part
-def dense_transposed(weights: Floats, dy: Floats, dx: Floats) -> None:
-    """Set `dx` to the transposed weights times `dy`: the gradient of a dense layer's inputs."""
-    for i in range(weights.shape[1]):
-        out = dx[i]
-        for lane in range(LANES):
-            out[lane] = 0
-        for o in range(0, weights.shape[0], 4):
-            w0, w1, w2, w3 = weights[o, i], weights[o + 1, i], weights[o + 2, i], weights[o + 3, i]
-            d0, d1, d2, d3 = dy[o], dy[o + 1], dy[o + 2], dy[o + 3]
-            for lane in range(LANES):
-                out[lane] += (w0 * d0[lane] + w1 * d1[lane]) + (w2 * d2[lane] + w3 * d3[lane])
-
-
-@part
-def add_outer(dy: Floats, x: Floats, dweights: Floats, dbias: Floats) -> None:
+def add_outer(size: tuple[int, int], dy: Floats, x: Floats, dweights: Floats, dbias: Floats) -> None:
     """Add the gradients of a dense layer's weights and biases."""
-    for o in range(dweights.shape[0]):
-        d = dy[o]
-        total = np.float32(0)
-        for lane in range(LANES):
-            total += d[lane]
-        dbias[o] += total
-        for i in range(0, dweights.shape[1], 4):
-            x0, x1, x2, x3 = x[i], x[i + 1], x[i + 2], x[i + 3]
-            s0 = s1 = s2 = s3 = np.float32(0)
+    for o in range(0, size[0], 2):
+        at = o * LANES
+        total0 = total1 = np.float32(0)
+        for lane in range(at, at + LANES):
+            total0 += dy[lane]
+            total1 += dy[lane + LANES]
+        dbias[o] += total0
+        dbias[o + 1] += total1
+        for i in range(0, size[1], 4):
+            source = i * LANES
+            s0 = s1 = s2 = s3 = t0 = t1 = t2 = t3 = np.float32(0)
             for lane in range(LANES):
-                s0 += d[lane] * x0[lane]
-                s1 += d[lane] * x1[lane]
-                s2 += d[lane] * x2[lane]
-                s3 += d[lane] * x3[lane]
+                d0, d1 = dy[at + lane], dy[at + LANES + lane]
+                x0, x1 = x[source + lane], x[source + LANES + lane]
+                x2, x3 = x[source + 2 * LANES + lane], x[source + 3 * LANES + lane]
+                s0 += d0 * x0
+                s1 += d0 * x1
+                s2 += d0 * x2
+                s3 += d0 * x3
+                t0 += d1 * x0
+                t1 += d1 * x1
+                t2 += d1 * x2
+                t3 += d1 * x3
             dweights[o, i] += s0
             dweights[o, i + 1] += s1
             dweights[o, i + 2] += s2
             dweights[o, i + 3] += s3
+            dweights[o + 1, i] += t0
+            dweights[o + 1, i + 1] += t1
+            dweights[o + 1, i + 2] += t2
+            dweights[o + 1, i + 3] += t3
 
 
 @part
-def pass_rectified(y: Floats, dy: Floats) -> None:
+def pass_rectified(channels: int, y: Floats, dy: Floats) -> None:
     """Set the gradient `dy` to 0 where the rectified `y` let nothing pass."""
-    for o in range(y.shape[0]):
-        for lane in range(LANES):
-            dy[o, lane] = dy[o, lane] if y[o, lane] > 0 else np.float32(0)
+    for lane in range(channels * LANES):
+        dy[lane] = dy[lane] if y[lane] > 0 else np.float32(0)
 
 
 @part
-def exp2(x: Floats, bits: NDArray[np.int32], out: Floats) -> None:
-    """Set `out` to 2**x, within 2e-7 of it, x clipped to -126..126; `bits` and `out` are views of other arrays than `x`.
-
-    `bits` [LANES] is room for the powers' exponents.
-    """
+def exp2(room: Floats, x: int, bits: NDArray[np.int32], out: int) -> None:
+    """Set channel `out` to 2**x, within 2e-7 of it, x clipped to -126..126; `bits` [LANES] is room for exponents."""
     power = bits.view(np.float32)
     for lane in range(LANES):
-        v = min(max(x[lane], np.float32(-126)), np.float32(126))
+        v = min(max(room[x * LANES + lane], np.float32(-126)), np.float32(126))
         whole = np.int32(v + np.float32(126.5)) - np.int32(126)
         f = v - np.float32(whole)
         bits[lane] = (whole + 127) << 23
@@ -130,23 +137,23 @@ def exp2(x: Floats, bits: NDArray[np.int32], out: Floats) -> None:
         p = p * f + np.float32(0.0555041087)
         p = p * f + np.float32(0.2402265070)
         p = p * f + np.float32(0.6931471806)
-        out[lane] = p * f + np.float32(1)
+        room[out * LANES + lane] = p * f + np.float32(1)
     for lane in range(LANES):
-        out[lane] *= power[lane]
+        room[out * LANES + lane] *= power[lane]
 
 
 @part
-def log2(x: Floats, out: Floats) -> None:
-    """Set `out` to log2 of positive numbers, within 1e-5."""
-    bits = x.view(np.int32)
-    mantissa = np.empty(LANES, np.int32)
-    m = mantissa.view(np.float32)
+def log2(room: Floats, x: int, bits: NDArray[np.int32], out: int) -> None:
+    """Set channel `out` to log2 of positive numbers, within 1e-5; `bits` [LANES] is room for mantissas."""
+    numbers, mantissas = room.view(np.int32), bits.view(np.float32)
     for lane in range(LANES):
-        mantissa[lane] = (bits[lane] & 0x7FFFFF) | 0x3F800000
-        out[lane] = np.float32((bits[lane] >> 23) - 127)
+        number = numbers[x * LANES + lane]
+        bits[lane] = (number & 0x7FFFFF) | 0x3F800000
+        room[out * LANES + lane] = np.float32((number >> 23) - 127)
     for lane in range(LANES):
-        t = (m[lane] - np.float32(1.41421356)) / (m[lane] + np.float32(1.41421356))
+        m = mantissas[lane]
+        t = (m - np.float32(1.41421356)) / (m + np.float32(1.41421356))
         s = t * t
-        out[lane] += np.float32(0.5) + t * (
+        room[out * LANES + lane] += np.float32(0.5) + t * (
             np.float32(2.8853900818) + s * (np.float32(0.9617966939) + s * np.float32(0.5770780164))
         )

@@ -19,12 +19,12 @@ import torch
 
 from ..checkpoint import load_checkpoint, save_checkpoint
 from .overfit_dense import Floats
-from .overfit_latents import adam
 from .overfit_loss import Measure
 from .overfit_parameters import Initial
-from .overfit_picture import BETAS, Moments, Picture
+from .overfit_picture import Picture
 from .overfit_quantise import Quantised, quantise
 from .overfit_render import Run
+from .overfit_soap import Soap
 
 __all__ = [
     "HARD_RATE",
@@ -40,11 +40,12 @@ __all__ = [
 
 SOFT = 0.93  # part of all steps; in the rest latents are rounded hard and only the networks move
 TEMPERATURES, STRENGTHS = (0.3, 0.1), (0.3, 0.1)  # of soft rounding and its noise, at first and at last
-LATENT_RATE, NETWORK_RATE = 0.2, 0.03
+LATENT_RATE, NETWORK_RATE = 0.2, 0.02
 HARD_RATE = 0.1  # of the networks' rate, once rounding is hard
 LARGEST_PARAMETER = 7.9
 AGAIN, AGAIN_STEPS, AGAIN_RATE = 0.25, 100, 0.4  # steps (part and least) and learning rates of a fit that goes on from another
 WARM_UP = 0.02  # of all steps
+APPEAR = 0.2  # of the soft steps: when the finest plane appears, which else takes what others can do with fewer bits
 PRICE, NEAR = 6.0, 0.02  # bits of a parameter for each doubling of its distance from the initial one, beyond this
 SAVE_SECONDS, REPORT_SECONDS = 5.0, 0.25
 
@@ -67,9 +68,9 @@ class Fit:
     def __init__(self, target: Floats, weight: float, initial: Initial, steps: int, run: Run = map) -> None:
         self.initial, self.steps, self.step = initial.network, steps, 0
         self.picture = Picture(target, weight, initial.filters, run)
-        self.parameters, self._start = Moments.of(self.initial.floats()), self.initial.floats()
-        self._gradient = np.zeros_like(self.parameters.values)
-        self._pace = 1.0
+        self.parameters, self._start = self.initial.floats(), self.initial.floats()
+        self._gradient, self._soap = np.zeros_like(self.parameters), Soap(self.initial.spec)
+        self._pace, self._appear = 1.0, APPEAR
         self._measured = Measure(0.0, 1.0)
 
     def again(self, weight: float) -> Fit:
@@ -78,8 +79,9 @@ class Fit:
         So fits of several weights that go on from one compare. They share its room: only the last one made can go on.
         """
         fit = copy.copy(self)
-        fit.picture, fit.parameters = self.picture.copy(), self.parameters.copy()
+        fit.picture, fit.parameters, fit._soap = self.picture.copy(), self.parameters.copy(), Soap(self.initial.spec)
         fit.steps, fit.step, fit._pace = max(AGAIN_STEPS, round(AGAIN * self.steps)), 0, AGAIN_RATE
+        fit._appear = 0.0
         fit.picture.loss.weight = weight
         return fit
 
@@ -102,7 +104,7 @@ class Fit:
                 self._save(checkpoint)
         self.picture.round()
         quantised = quantise(
-            self.picture.loss, self.initial, self.parameters.values, lambda: report(1.0, "coding the networks")
+            self.picture.loss, self.initial, self.parameters, lambda: report(1.0, "coding the networks")
         )
         report(1.0, self._stage())
         return quantised
@@ -113,32 +115,39 @@ class Fit:
 
     def _move_softly(self, part: float) -> None:
         """Take one step with noise, `part` (0..1) of the way through these."""
-        self.picture.round_softly(between(TEMPERATURES, part), between(STRENGTHS, part), self.step)
-        self._move_all(self._pace * falling(part) * min(1.0, (self.step + 1) / (WARM_UP * self.steps)))
+        finest = 1 if part < self._appear else 0
+        self.picture.round_softly(between(TEMPERATURES, part), between(STRENGTHS, part), self.step, finest)
+        self._move_all(self._pace * falling(part) * min(1.0, (self.step + 1) / (WARM_UP * self.steps)), finest)
 
     def _move(self, part: float) -> None:
         """Take one step of the networks with latents rounded hard; these stay, as rounded ones have no useful gradient."""
         self.picture.round()
         self._move_all(HARD_RATE * falling(part), latents=False)
 
-    def _move_all(self, rate: float, latents: bool = True) -> None:
-        tensors, gradient = self.initial.spec.views(self.parameters.values), self.initial.spec.views(self._gradient)
-        self._measured = self.picture.loss.backwards(tensors, gradient)
+    def _move_all(self, rate: float, finest: int = 0, latents: bool = True) -> None:
+        """Take a step of the networks, and of the latents of planes from `finest` on."""
+        self._measured = self.picture.loss.backwards(
+            self.initial.spec.views(self.parameters), self.initial.spec.views(self._gradient), finest
+        )
         self.step += 1
         if latents:
-            self.picture.move(rate * LATENT_RATE, self.step)
+            self.picture.move(rate * LATENT_RATE, self.step, finest)
         mean = (self._gradient + self._price()) / np.float32(self.picture.pixels)
-        adam(*self.parameters, mean, rate * NETWORK_RATE, BETAS, self.step, LARGEST_PARAMETER)
+        self._soap.move(self.parameters, mean, rate * NETWORK_RATE, self.step, LARGEST_PARAMETER)
 
     def _price(self) -> Floats:
         """Return the gradient of what the parameters' code takes, about: PRICE log2(1 + distance / NEAR) bits each."""
-        away = self.parameters.values - self._start
+        away = self.parameters - self._start
         slope = np.sign(away) / (np.abs(away) + np.float32(NEAR))
         return np.asarray(slope * (self.picture.loss.weight * PRICE / math.log(2)), np.float32)
 
     def _arrays(self) -> dict[str, Floats]:
-        parts = {f"latents.{k}": moments for k, moments in enumerate(self.picture.latents)} | {"parameters": self.parameters}
-        return {f"{name}.{field}": array for name, moments in parts.items() for field, array in moments._asdict().items()}
+        latents = {
+            f"latents.{k}.{field}": array
+            for k, moments in enumerate(self.picture.latents)
+            for field, array in moments._asdict().items()
+        }
+        return {"parameters": self.parameters} | self._soap.arrays | latents
 
     def _save(self, checkpoint: Path) -> None:
         arrays = self._arrays() | {"step": np.array([self.step], np.int64)}

@@ -6,24 +6,39 @@ Soft rounding with noise between two roundings after C3 (Kim et al. 2024, sectio
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .overfit_dense import Floats, fast, part
+from .overfit_dense import LOG2E, Floats, fast, part
 
 __all__ = ["adam", "round_hard", "round_soft"]
 
 
 @part
-def _soft(x: np.float32, inverse: np.float32, norm: np.float32) -> tuple[np.float32, np.float32]:
-    """Return x rounded softly (temperature 1 / inverse; norm = tanh(inverse / 2) * 2) and the derivative."""
-    whole = np.floor(x)
-    e = np.exp(np.float32(-2) * inverse * (x - whole - np.float32(0.5)))
-    t = (np.float32(1) - e) / (np.float32(1) + e)
-    return whole + np.float32(0.5) + t / norm, (np.float32(1) - t * t) * inverse / norm
+def _soft(x: Floats, inverse: np.float32, norm: np.float32, bits: NDArray[np.int32], out: Floats, slope: Floats) -> None:
+    """Set `out` to rows x rounded softly (temperature 1 / inverse; norm = tanh(inverse / 2) * 2), `slope` to the derivative."""
+    exp2 = bits.view(np.float32)
+    step = np.float32(-2) * inverse * LOG2E
+    for c in range(x.size):
+        v = step * (x[c] - np.floor(x[c]) - np.float32(0.5))
+        whole = np.int32(v + np.float32(126.5)) - np.int32(126)
+        f = v - np.float32(whole)
+        bits[c] = (whole + 127) << 23
+        p = np.float32(0.0013333558)
+        p = p * f + np.float32(0.0096181291)
+        p = p * f + np.float32(0.0555041087)
+        p = p * f + np.float32(0.2402265070)
+        p = p * f + np.float32(0.6931471806)
+        slope[c] = p * f + np.float32(1)
+    for c in range(x.size):
+        e = slope[c] * exp2[c]
+        t = (np.float32(1) - e) / (np.float32(1) + e)
+        out[c] = np.floor(x[c]) + np.float32(0.5) + t / norm
+        slope[c] = (np.float32(1) - t * t) * inverse / norm
 
 
 @fast
 def round_soft(latents: Floats, temperature: float, strength: float, seed: int, out: Floats, derivative: Floats) -> None:
-    """Set `out` [h, w] to the noisy latents [h, w], and `derivative` to its derivative.
+    """Set `out` [h, w] to the noisy latents [h, w], and `derivative` to its derivative; `temperature` is 0.02 or more.
 
     The noise is a sum of four uniform numbers, of standard deviation `strength`, and differs with `seed`.
     """
@@ -31,9 +46,11 @@ def round_soft(latents: Floats, temperature: float, strength: float, seed: int, 
     inverse = np.float32(1 / temperature)
     norm = np.float32(2 * np.tanh(0.5 / temperature))
     scale = np.float32(strength * np.sqrt(3.0) / 256)
+    once, twice, bits = np.empty(w, np.float32), np.empty(w, np.float32), np.empty(w, np.int32)
+    slope, slopes = np.empty(w, np.float32), np.empty(w, np.float32)
     for r in range(h):
-        source, target, slope = latents[r], out[r], derivative[r]
         key = np.uint32((seed * 0x9E3779B1 + r * 0x85EBCA77) & 0xFFFFFFFF)
+        _soft(latents[r], inverse, norm, bits, once, slope)
         for c in range(w):
             # numba widens sums and products of 32 bits, hence the casts
             x = np.uint32(key + np.uint32(c) * np.uint32(0xC2B2AE3D))
@@ -42,11 +59,12 @@ def round_soft(latents: Floats, temperature: float, strength: float, seed: int, 
             x = np.uint32(x ^ (x >> np.uint32(15)))
             low = np.int32(x & np.uint32(255)) + np.int32((x >> np.uint32(8)) & np.uint32(255))
             total = low + np.int32((x >> np.uint32(16)) & np.uint32(255)) + np.int32(x >> np.uint32(24))
-            noise = (np.float32(total) - np.float32(510)) * scale
-            v, d0 = _soft(source[c], inverse, norm)
-            v, d1 = _soft(v + noise, inverse, norm)
-            target[c] = v
-            slope[c] = d0 * d1
+            once[c] += (np.float32(total) - np.float32(510)) * scale
+        _soft(once, inverse, norm, bits, twice, slopes)
+        target, product = out[r], derivative[r]
+        for c in range(w):
+            target[c] = twice[c]
+            product[c] = slope[c] * slopes[c]
 
 
 @fast

@@ -14,7 +14,7 @@ import numpy as np
 from .overfit_dense import Floats
 from .overfit_rate import rate_rows
 from .overfit_render import BAND, Renderer, Run, Tensors
-from .overfit_spec import CONTEXT, HALF_TAPS, INPUTS, LEVELS, MARGIN, plane_shapes
+from .overfit_spec import CONTEXT, HALF_TAPS, HIDDEN, INPUTS, LEVELS, MARGIN, plane_shapes
 from .overfit_synthesis import convolve_back, convolve_gradient, fold_edges, pixels_backwards, subtract_rows
 from .overfit_upsampling import double_backwards
 
@@ -75,21 +75,24 @@ class Loss:
         """Return the gradient of plane k."""
         return self._dplanes[k][MARGIN:, MARGIN : MARGIN + self.shapes[k][1]]
 
-    def measure(self, tensors: Tensors) -> Measure:
-        """Return rate and distortion."""
-        return Measure(self._rate(tensors), self._error(tensors))
+    def measure(self, tensors: Tensors, finest: int = 0) -> Measure:
+        """Return rate and distortion, where planes finer than `finest` are zero."""
+        return Measure(self._rate(tensors, finest), self._error(tensors))
 
     def cost(self, tensors: Tensors, more_bits: float) -> float:
         """Return the loss, with so many bits besides those of the latents."""
         bits, error = self.measure(tensors)
         return float(error * self.target[0].size + self.weight * (bits + more_bits))
 
-    def backwards(self, tensors: Tensors, gradient: Tensors) -> Measure:
-        """Return rate and distortion, and set all gradients; those of the parameters are in `gradient`."""
-        measure = self.measure(tensors)
+    def backwards(self, tensors: Tensors, gradient: Tensors, finest: int = 0) -> Measure:
+        """Return rate and distortion, and set all gradients; those of the parameters are in `gradient`.
+
+        Planes finer than `finest` must be zero: they take no bits, and their gradients are those of the error only.
+        """
+        measure = self.measure(tensors, finest)
         for part in (*gradient.values(), *self._dplanes):
             part[...] = 0
-        self._collect_rate(gradient)
+        self._collect_rate(gradient, finest)
         self._synthesis_backwards(tensors, gradient)
         self._upsampling_backwards(tensors, gradient)
         return measure
@@ -107,7 +110,7 @@ class Loss:
             for first in range(0, h, BAND)
         ]
 
-    def _rate(self, tensors: Tensors) -> float:
+    def _rate(self, tensors: Tensors, finest: int) -> float:
         for k in range(1, LEVELS):
             h, w = self.shapes[k]
             self._parents[k - 1][1 : 1 + h, 1 : 1 + w] = self.inside(k)
@@ -120,16 +123,16 @@ class Loss:
             size = self.shapes[k][1], piece.rows, tensors["context.0.bias"][k]
             return rate_rows(self.planes[k], self._parents[k], *size, *layers, piece.dplane, piece.dparent, piece.gradients)
 
-        return float(sum(self._run(work, self._pieces)))
+        return float(sum(self._run(work, [piece for piece in self._pieces if piece.plane >= finest])))
 
     def _error(self, tensors: Tensors) -> float:
         samples = self._renderer.render([self.inside(k) for k in range(LEVELS)], tensors)
         squares = self._run(lambda rows: subtract_rows(samples, self.target, rows), self._renderer.bands)
         return float(sum(squares)) / samples.size
 
-    def _collect_rate(self, gradient: Tensors) -> None:
+    def _collect_rate(self, gradient: Tensors, finest: int) -> None:
         """Add what the pieces left."""
-        for k, (first, last), dplane, dparent, parts in self._pieces:
+        for k, (first, last), dplane, dparent, parts in (piece for piece in self._pieces if piece.plane >= finest):
             self._dplanes[k][first : last + MARGIN] += self.weight * dplane
             if k + 1 < LEVELS:
                 h, w = self.shapes[k + 1]
@@ -151,12 +154,11 @@ class Loss:
         rectified = self._dbetween[:, 1:-1, 1:-1] * (room.between[:, 1:-1, 1:-1] > 0)
         self._convolution_backwards(room.before, rectified, "synthesis.2", tensors, gradient, self._dbefore)
         self._dbefore[:, 1:-1, 1:-1] += missed
-        hidden = tensors["synthesis.0.bias"].size
-        weight0, weight1 = np.zeros((hidden, LEVELS + 1), np.float32), np.zeros((4, hidden), np.float32)
+        weight0, weight1 = np.zeros((HIDDEN, LEVELS + 1), np.float32), np.zeros((4, HIDDEN), np.float32)
         weight0[:, :LEVELS], weight1[:3] = tensors["synthesis.0.weight"], tensors["synthesis.1.weight"]
 
         def work(rows: tuple[int, int]) -> tuple[Floats, Floats, Floats, Floats]:
-            parts = (np.zeros(hidden, np.float32), np.zeros_like(weight0), np.zeros(4, np.float32), np.zeros_like(weight1))
+            parts = (np.zeros(HIDDEN, np.float32), np.zeros_like(weight0), np.zeros(4, np.float32), np.zeros_like(weight1))
             bias0 = tensors["synthesis.0.bias"]
             pixels_backwards(room.full, bias0, weight0, weight1, self._dbefore, self._dfull, parts, rows)
             return parts

@@ -68,14 +68,14 @@ class Picture:
         """Number of pixels."""
         return int(self.loss.target[0].size)
 
-    def round_softly(self, temperature: float, strength: float, seed: int) -> None:
-        """Write noisy latents into the loss."""
+    def round_softly(self, temperature: float, strength: float, seed: int, finest: int = 0) -> None:
+        """Write noisy latents, from plane `finest` on, into the loss."""
 
         def work(k: int) -> None:
             values, inside = self.latents[k].values, self.loss.inside(k)
             round_soft(values, temperature, strength, seed * LEVELS + k, inside, self._slopes[k])
 
-        list(self._run(work, range(LEVELS)))
+        list(self._run(work, range(finest, LEVELS)))
 
     def round(self) -> None:
         """Write rounded latents into the loss."""

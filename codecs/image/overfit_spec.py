@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 __all__ = [
     "CONTEXT",
     "HALF_TAPS",
+    "HIDDEN",
     "INPUTS",
     "LARGEST",
     "LEFT",
@@ -48,6 +49,7 @@ OWN = len(NEIGHBOURS)
 PARENTS = 6  # of the coarser plane: the one above, three on the latent's side, two on the other
 INPUTS = OWN + PARENTS
 CONTEXT = 16  # channels of the context network's hidden layers
+HIDDEN = 32  # channels of the synthesis of all that is fitted; older files have 16
 HALF_TAPS = 4  # of an upsampling kernel; the other half mirrors them
 
 
@@ -61,9 +63,9 @@ class Parameter(NamedTuple):
 
 @dataclass(frozen=True)
 class Spec:
-    """The size of the networks: `hidden` channels of the synthesis, a multiple of 4."""
+    """The size of the networks: `hidden` channels of the synthesis, an even number."""
 
-    hidden: int = 16
+    hidden: int = HIDDEN
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Return all tensors, in the order in which they are coded."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .overfit_dense import LANES, Floats, add_outer, dense, dense_transposed, exact, fast, pass_rectified
-from .overfit_spec import LEVELS
+from .overfit_dense import LANES, Floats, add_outer, dense, exact, fast, pass_rectified
+from .overfit_spec import HIDDEN, LEVELS
 
 __all__ = [
     "add_rows",
@@ -25,35 +25,44 @@ __all__ = [
 ]
 
 
+
 @exact
 def pixels_rows(
     u: Floats, bias0: Floats, weight0: Floats, bias1: Floats, weight1: Floats, z: Floats, rows: tuple[int, int]
 ) -> None:
     """Set rows [first, last) of `z` [3, H + 2, W + 2] to the two layers at each pixel of `u` [LEVELS, H, W]."""
     width = u.shape[2]
-    h = np.empty(LANES, np.float32)
+    x, y = np.zeros(LEVELS * LANES, np.float32), np.zeros(3 * LANES, np.float32)
     for row in range(rows[0], rows[1]):
         for start in range(0, width, LANES):
-            end = min(start + LANES, width)
-            x0, x1, x2, x3 = u[0, row, start:end], u[1, row, start:end], u[2, row, start:end], u[3, row, start:end]
-            x4, x5, x6 = u[4, row, start:end], u[5, row, start:end], u[6, row, start:end]
-            out = z[:, row + 1, start + 1 : end + 1]
-            z0, z1, z2 = out[0], out[1], out[2]
-            for c in range(end - start):
-                z0[c], z1[c], z2[c] = bias1[0], bias1[1], bias1[2]
-            for o in range(weight0.shape[0]):
-                b = bias0[o]
-                w0, w1, w2, w3 = weight0[o, 0], weight0[o, 1], weight0[o, 2], weight0[o, 3]
-                w4, w5, w6 = weight0[o, 4], weight0[o, 5], weight0[o, 6]
+            count = min(LANES, width - start)
+            for k in range(LEVELS):
+                source = u[k, row]
+                for lane in range(count):
+                    x[k * LANES + lane] = source[start + lane]
+            for k in range(3):
+                for lane in range(LANES):
+                    y[k * LANES + lane] = bias1[k]
+            for o in range(0, weight0.shape[0], 2):  # two at a time, as samples are read and written less often so
+                b, c = bias0[o], bias0[o + 1]
+                p, q = weight0[o], weight0[o + 1]
+                p0, p1, p2, p3, p4, p5, p6 = p[0], p[1], p[2], p[3], p[4], p[5], p[6]
+                q0, q1, q2, q3, q4, q5, q6 = q[0], q[1], q[2], q[3], q[4], q[5], q[6]
                 v0, v1, v2 = weight1[0, o], weight1[1, o], weight1[2, o]
-                for c in range(end - start):
-                    h[c] = (w0 * x0[c] + w1 * x1[c]) + (w2 * x2[c] + w3 * x3[c])
-                for c in range(end - start):
-                    h[c] = max((h[c] + (w4 * x4[c] + w5 * x5[c])) + (w6 * x6[c] + b), np.float32(0))
-                for c in range(end - start):
-                    z0[c] += v0 * h[c]
-                    z1[c] += v1 * h[c]
-                    z2[c] += v2 * h[c]
+                w0, w1, w2 = weight1[0, o + 1], weight1[1, o + 1], weight1[2, o + 1]
+                for lane in range(LANES):
+                    x0, x1, x2, x3 = x[lane], x[LANES + lane], x[2 * LANES + lane], x[3 * LANES + lane]
+                    x4, x5, x6 = x[4 * LANES + lane], x[5 * LANES + lane], x[6 * LANES + lane]
+                    g = (((p0 * x0 + p1 * x1) + (p2 * x2 + p3 * x3)) + (p4 * x4 + p5 * x5)) + (p6 * x6 + b)
+                    h = (((q0 * x0 + q1 * x1) + (q2 * x2 + q3 * x3)) + (q4 * x4 + q5 * x5)) + (q6 * x6 + c)
+                    g, h = max(g, np.float32(0)), max(h, np.float32(0))
+                    y[lane] = (y[lane] + v0 * g) + w0 * h
+                    y[LANES + lane] = (y[LANES + lane] + v1 * g) + w1 * h
+                    y[2 * LANES + lane] = (y[2 * LANES + lane] + v2 * g) + w2 * h
+            for k in range(3):
+                target = z[k, row + 1]
+                for lane in range(count):
+                    target[start + 1 + lane] = y[k * LANES + lane]
 
 
 @exact
@@ -174,11 +183,15 @@ def convolve_back(dout: Floats, weight: Floats, dz: Floats, rows: tuple[int, int
             target = dz[i, row]
             target[:] = 0
             for o in range(3):
-                for k in range(3):
-                    line = d[o, k]
-                    w0, w1, w2 = weight[o, i, k, 0], weight[o, i, k, 1], weight[o, i, k, 2]
-                    for c in range(width + 2):
-                        target[c] += w2 * line[c] + w1 * line[c + 1] + w0 * line[c + 2]
+                above, here, below, k = d[o, 0], d[o, 1], d[o, 2], weight[o, i]
+                a0, a1, a2, b0, b1, b2 = k[0, 0], k[0, 1], k[0, 2], k[1, 0], k[1, 1], k[1, 2]
+                c0, c1, c2 = k[2, 0], k[2, 1], k[2, 2]
+                for c in range(width + 2):
+                    target[c] += (
+                        (a2 * above[c] + a1 * above[c + 1] + a0 * above[c + 2])
+                        + (b2 * here[c] + b1 * here[c + 1] + b0 * here[c + 2])
+                        + (c2 * below[c] + c1 * below[c + 1] + c0 * below[c + 2])
+                    )
 
 
 @fast
@@ -205,24 +218,36 @@ def pixels_backwards(
 ) -> None:
     """Set rows [first, last) of `du`, and the gradients of the two layers' biases and weights, from `dz` [3, H + 2, W + 2].
 
-    `weight0` [hidden, 8] and `weight1` [4, hidden] have a column and a row more, of zeros, and so have their gradients.
+    `weight0` [HIDDEN, 8] and `weight1` [4, HIDDEN] have a column and a row more, of zeros, and so have their gradients.
     """
-    hidden, width = weight0.shape[0], u.shape[2]
-    x, dx = np.zeros((LEVELS + 1, LANES), np.float32), np.zeros((LEVELS + 1, LANES), np.float32)
-    h, dh = np.zeros((hidden, LANES), np.float32), np.zeros((hidden, LANES), np.float32)
-    d = np.zeros((4, LANES), np.float32)
+    width = u.shape[2]
+    x, dx = np.zeros((LEVELS + 1) * LANES, np.float32), np.zeros((LEVELS + 1) * LANES, np.float32)
+    h, dh = np.zeros(HIDDEN * LANES, np.float32), np.zeros(HIDDEN * LANES, np.float32)
+    d = np.zeros(4 * LANES, np.float32)
+    back0, back1 = weight0.T.copy(), weight1.T.copy()
+    nothing = np.zeros(HIDDEN, np.float32)  # biases of the way back
     db0, dw0, db1, dw1 = gradients
     db0[:], dw0[:], db1[:], dw1[:] = 0, 0, 0, 0
     for row in range(rows[0], rows[1]):
         for start in range(0, width, LANES):
             count = min(LANES, width - start)
-            x[:LEVELS, :count] = u[:, row, start : start + count]
-            d[:3, :count] = dz[:, row + 1, start + 1 : start + 1 + count]
-            d[:, count:] = 0
-            dense(weight0, bias0, x, h, True)
-            add_outer(d, h, dw1, db1)
-            dense_transposed(weight1, d, dh)
-            pass_rectified(h, dh)
-            add_outer(dh, x, dw0, db0)
-            dense_transposed(weight0, dh, dx)
-            du[:, row, start : start + count] = dx[:LEVELS, :count]
+            for k in range(LEVELS):
+                source = u[k, row]
+                for lane in range(count):
+                    x[k * LANES + lane] = source[start + lane]
+            for k in range(3):
+                source = dz[k, row + 1]
+                for lane in range(count):
+                    d[k * LANES + lane] = source[start + 1 + lane]
+                for lane in range(count, LANES):
+                    d[k * LANES + lane] = 0
+            dense((HIDDEN, LEVELS + 1), weight0, bias0, x, h, True)
+            add_outer((4, HIDDEN), d, h, dw1, db1)
+            dense((HIDDEN, 4), back1, nothing, d, dh, False)
+            pass_rectified(HIDDEN, h, dh)
+            add_outer((HIDDEN, LEVELS + 1), dh, x, dw0, db0)
+            dense((LEVELS + 1, HIDDEN), back0, nothing, dh, dx, False)
+            for k in range(LEVELS):
+                target = du[k, row]
+                for lane in range(count):
+                    target[start + lane] = dx[k * LANES + lane]
