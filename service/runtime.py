@@ -116,6 +116,8 @@ class Runtime:
             )
             if self.sandbox:
                 self.sandbox.warm()
+                if reason := self.sandbox.unfiltered():
+                    self.log.warning("media workers without a filter of system calls", reason=reason)
         except Exception as error:
             self.log.error("start failed", exc_info=error)
             raise
