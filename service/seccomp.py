@@ -2,7 +2,8 @@
 
 Linux runs it before every call (seccomp, mode 2), and no process can take it off. What decoders and encoders need is allowed;
 what they never do and a process that was taken over would (another program, a socket, writing a file) ends the process;
-anything else is refused with EPERM. Numbers: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h of Linux.
+anything else is refused with EPERM. Numbers are those of arch/x86/entry/syscalls/syscall_64.tbl and
+include/uapi/asm-generic/unistd.h of Linux.
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ def confine() -> None:
 
 
 def _install(code: list[tuple[int, int, int, int]]) -> None:
-    instructions = (_Instruction * len(code))(*code)
+    instructions = (_Instruction * len(code))(*(_Instruction(*line) for line in code))
     filtered = _Program(len(code), instructions)
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     set_no_new_privs, set_seccomp, mode_filter = 38, 22, 2
