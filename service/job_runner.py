@@ -96,7 +96,7 @@ class JobRunner:
     async def _run(self, job: Job) -> None:
         """Run one attempt and keep its lease meanwhile; the job goes back into the queue if this worker is stopped."""
         exchange = Exchange(self.runtime, background=True, checkpoint=self.jobs.checkpoints.path(job.id))
-        facts = {"laconic.job": job.id, "laconic.op": job.op, "laconic.attempt": job.attempts}
+        facts: dict[str, str | int] = {"laconic.job": job.id, "laconic.op": job.op, "laconic.attempt": job.attempts}
         trace = self.runtime.recorder.job(f"job {job.op}", facts, job.trace) if self.runtime.recorder else None
         attempt = asyncio.create_task(self._attempt(job, exchange))
         saving = asyncio.create_task(self._save_checkpoints(job.id))

@@ -88,7 +88,8 @@ class _OtlpTrace:
         _PROPAGATOR.inject(carrier, trace.set_span_in_context(span))
         self.traceparent = carrier["traceparent"]
         own = trace_of(self.traceparent)
-        self.ids = {"trace_id": own["trace_id"], "span_id": own["parent_id"]} | ({"parent_id": parent_id} if parent_id else {})
+        above = {"parent_id": parent_id} if parent_id else {}
+        self.ids: Mapping[str, str] = {"trace_id": own["trace_id"], "span_id": own["parent_id"], **above}
 
     def end(self, name: str, facts: Attributes, parts: Sequence[Part], error: str | None) -> None:
         """See `Trace.end`."""

@@ -25,6 +25,9 @@ __all__ = [
 ]
 
 
+# Kernels copy with loops: numba compiles an assignment of one array to another for two seconds, for the words of its error.
+
+
 @exact
 def pixels_rows(
     u: Floats, bias0: Floats, weight0: Floats, bias1: Floats, weight1: Floats, z: Floats, rows: tuple[int, int]
@@ -59,12 +62,13 @@ def pixels_rows(
 @exact
 def repeat_edges(z: Floats) -> None:
     """Fill the outermost rows and columns of padded planes with what is beside them."""
+    height, width = z.shape[1:]
     for channel in range(z.shape[0]):
         plane = z[channel]
-        plane[0] = plane[1]
-        plane[-1] = plane[-2]
-        plane[:, 0] = plane[:, 1]
-        plane[:, -1] = plane[:, -2]
+        for c in range(width):
+            plane[0, c], plane[height - 1, c] = plane[1, c], plane[height - 2, c]
+        for row in range(height):
+            plane[row, 0], plane[row, width - 1] = plane[row, 1], plane[row, width - 2]
 
 
 @exact
@@ -167,7 +171,9 @@ def convolve_back(dout: Floats, weight: Floats, dz: Floats, rows: tuple[int, int
             for o in range(3):
                 line = d[o, k, 2 : 2 + width]
                 if 0 <= row - k < height:
-                    line[:] = dout[o, row - k]
+                    source = dout[o, row - k]
+                    for c in range(width):
+                        line[c] = source[c]
                 else:
                     line[:] = 0
         for i in range(3):
@@ -184,12 +190,16 @@ def convolve_back(dout: Floats, weight: Floats, dz: Floats, rows: tuple[int, int
 @fast
 def fold_edges(dz: Floats) -> None:
     """Add the gradients of repeated edges to those of what they repeat."""
+    height, width = dz.shape[1:]
     for channel in range(dz.shape[0]):
         plane = dz[channel]
-        plane[1] += plane[0]
-        plane[-2] += plane[-1]
-        plane[:, 1] += plane[:, 0]
-        plane[:, -2] += plane[:, -1]
+        for c in range(width):
+            plane[1, c] += plane[0, c]
+        for c in range(width):
+            plane[height - 2, c] += plane[height - 1, c]
+        for row in range(height):
+            plane[row, 1] += plane[row, 0]
+            plane[row, width - 2] += plane[row, width - 1]
 
 
 @fast
@@ -216,8 +226,12 @@ def pixels_backwards(
     for row in range(rows[0], rows[1]):
         for start in range(0, width, LANES):
             count = min(LANES, width - start)
-            x[:LEVELS, :count] = u[:, row, start : start + count]
-            d[:3, :count] = dz[:, row + 1, start + 1 : start + 1 + count]
+            for i in range(LEVELS):
+                for lane in range(count):
+                    x[i, lane] = u[i, row, start + lane]
+            for i in range(3):
+                for lane in range(count):
+                    d[i, lane] = dz[i, row + 1, start + 1 + lane]
             d[:, count:] = 0
             dense(weight0, bias0, x, h, True)
             add_outer(d, h, dw1, db1)
@@ -225,4 +239,6 @@ def pixels_backwards(
             pass_rectified(h, dh)
             add_outer(dh, x, dw0, db0)
             dense_transposed(weight0, dh, dx)
-            du[:, row, start : start + count] = dx[:LEVELS, :count]
+            for i in range(LEVELS):
+                for lane in range(count):
+                    du[i, row, start + lane] = dx[i, lane]
