@@ -1,4 +1,4 @@
-"""Word of kernels that compile: said once they do, not when they come from the cache, and whatever it meets stays where it belongs."""
+"""Word of kernels that compile: said when they do, not when they come from the cache, and never in the way of the work."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_codecs_pass_it_on_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("encode", "decode"):
         monkeypatch.setattr(kind, name, compiling(getattr(kind, name)))
     picture = warming._pictures()[0]
-    for target in (None, compress.Target("bytes", 9000)):
+    for target in (None, compress.Target(bytes=9000)):
         told.clear()
         data = compress.encode(picture, "jpeg", target=target, progress=lambda part, stage: told.append(stage)).data
         assert COMPILING in told
