@@ -25,17 +25,17 @@ def reported(progress: Progress | None) -> Iterator[Progress | None]:
         return
     from numba.core import event
 
-    done = 0.0
+    report, done = progress, 0.0
 
     def noted(part: float, stage: str) -> None:
         nonlocal done
         done = part
-        progress(part, stage)
+        report(part, stage)
 
-    class Compilations(event.Listener):  # type: ignore[misc]
+    class Compilations(event.Listener):
         def on_start(self, event: object) -> None:
             with contextlib.suppress(Exception):
-                progress(done, COMPILING)
+                report(done, COMPILING)
 
         def on_end(self, event: object) -> None:
             pass
