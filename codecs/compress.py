@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from . import container
+from . import compiling, container
 from . import device as devices
 from .audio.search import search_audio
 from .codec import AudioFacts, Codec, CodecSettings, Progress, Stream, TargetCodec, VideoFacts
@@ -132,7 +132,10 @@ def decode(
         limits.check("max_samples", math.prod(stream.shape), "the sound's number of samples, of all channels")
     if known is not None:
         stream = replace(stream, known=known)
-    return finished(codec_of(stream, device).decode(stream, progress), stream)
+    codec = codec_of(stream, device)
+    with compiling.reported(progress) as report:
+        signal = codec.decode(stream, report)
+    return finished(signal, stream)
 
 
 def test(data: bytes, limits: Limits | None = None, device: str = "auto") -> None:
@@ -212,10 +215,11 @@ def _encode_with(
     chosen = make_settings(kind, settings)
     place = device_of(kind, device)
     codec = open_codec(name, place)
-    if target is not None and isinstance(codec, TargetCodec):
-        stream = codec.encode_to(signal, chosen, target, progress)
-    else:
-        stream = codec.encode(signal, chosen, progress)
+    with compiling.reported(progress) as report:
+        if target is not None and isinstance(codec, TargetCodec):
+            stream = codec.encode_to(signal, chosen, target, report)
+        else:
+            stream = codec.encode(signal, chosen, report)
     return packed(stream, signal, chosen, time.perf_counter() - began, place)
 
 

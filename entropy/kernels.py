@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 
-__all__ = ["inlined", "is_ready", "kernel"]
+__all__ = ["inlined", "kernel"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -24,11 +24,6 @@ def kernel(function: Function) -> Function:
 def inlined(function: Function) -> Function:
     """Compile a part of kernels, which becomes part of their code: a call that passes a model would cost more than its work."""
     return _compiled(function, forceinline=True)
-
-
-def is_ready(function: Callable[..., Any]) -> bool:
-    """Whether a kernel was called before in this process; the first call compiles it or reads it from numba's cache."""
-    return bool(getattr(function, "signatures", ()))
 
 
 def _compiled(function: Function, forceinline: bool) -> Function:

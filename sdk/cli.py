@@ -282,11 +282,14 @@ def bulk(
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    as_json: Json = False,
+    warm: Annotated[bool, typer.Option("--warm", help="Compile all codecs' kernels first, for a few minutes.")] = False,
+) -> None:
     """Check devices, weights, codecs, kernels, libraries, settings and folders of this installation."""
     from .commands import run_doctor
 
-    raise typer.Exit(run_doctor(as_json))
+    raise typer.Exit(run_doctor(as_json, warm))
 
 
 @app.command()

@@ -169,11 +169,16 @@ def run_bulk(
     return 1 if summary.failures else 0
 
 
-def run_doctor(as_json: bool) -> int:
-    """Check this installation; returns the exit code."""
+def run_doctor(as_json: bool, warm: bool = False) -> int:
+    """Check this installation, with `warm` once every kernel is compiled; returns the exit code."""
+    from .codecs.registry import codec_ids
     from .doctor import examine, exit_status, versions
+    from .warming import warmed
 
     with progress_bar() as progress:
+        if warm:
+            for name, seconds, _ in warmed(codec_ids(), progress):
+                note(f"{name}: {seconds:.1f} s")
         findings = examine(progress)
     status = exit_status(findings)
     if as_json:

@@ -1,4 +1,5 @@
-"""What `laconic doctor` looks at: settings, libraries, processor, devices, weights, codecs, kernels, folders, stores.
+"""What `laconic doctor` looks at: settings, libraries, processor, devices, weights, codecs, kernels, media workers, folders,
+stores.
 
 Each check gives findings; none changes anything but the kernels' cache, which it fills as any first use does.
 """
@@ -21,6 +22,7 @@ from .codecs.registry import codec_ids
 from .errors import EXIT_CODES
 from .findings import MIB, Finding, advice_on, reason_of, size_text
 from .machine import free_bytes, is_writable, memory_bytes, processors
+from .service import seccomp
 from .service.settings import ServiceSettings, variable
 from .service.stores import looks
 from .trials import check_devices, check_kernels, check_weights, try_codec
@@ -58,6 +60,7 @@ def examine(progress: Progress | None = None, codecs: Sequence[str] | None = Non
         ("weights", partial(check_weights, names)),
         *((f"codec {name}, whose kernels may be compiled now", partial(_codec, visit, name)) for name in names),
         ("kernels", lambda: check_kernels(visit.first_use_s)),
+        ("media workers", partial(_media_workers, visit)),
         ("folders", partial(_folders, visit)),
         ("files", partial(_files, visit)),
         ("stores", partial(_stores, visit)),
@@ -171,6 +174,18 @@ def _codec(visit: _Visit, name: str) -> Iterator[Finding]:
     finding, first_use_s = try_codec(name, visit.settings.device)
     visit.first_use_s += first_use_s
     yield finding
+
+
+def _media_workers(visit: _Visit) -> Iterator[Finding]:
+    reason = seccomp.refusal()
+    if not visit.settings.sandbox:
+        advice = f"unset {variable('sandbox')}, unless nobody but you sends media"
+        yield Finding("media workers", "warning", "none: the service reads media in its own process", advice)
+    elif reason:
+        advice = "run the service on Linux where containers may use seccomp, or let nobody but you send media: docs/security.md"
+        yield Finding("media workers", "warning", f"confined by limits only, system calls are not filtered: {reason}", advice)
+    else:
+        yield Finding("media workers", "ok", "confined by limits and a filter of system calls")
 
 
 def _folders(visit: _Visit) -> Iterator[Finding]:

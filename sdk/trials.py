@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from .codecs.signals import Image
 from .codecs.weights import load_weights, pinned_weights
 from .findings import REINSTALL, Finding, advice_on, duration_text, size_text
 from .machine import is_writable
+
+if TYPE_CHECKING:
+    from numba.core.dispatcher import Dispatcher
 
 __all__ = ["check_devices", "check_kernels", "check_weights", "try_codec"]
 
@@ -112,6 +116,11 @@ def _picture() -> Image:
     return Image(np.stack(planes, 2).astype(np.uint8))
 
 
+def _place(kernel: Dispatcher) -> str:
+    """Return the module that a kernel is in, without the packages around it."""
+    return str(kernel.py_func.__module__).rpartition(".")[2]
+
+
 def check_kernels(first_use_s: float) -> Iterator[Finding]:
     """Tell which kernels were compiled by this process, and whether the next finds them; nothing where no codec has any."""
     if "numba" not in sys.modules:
@@ -125,7 +134,12 @@ def check_kernels(first_use_s: float) -> Iterator[Finding]:
     folders = sorted({one.cache_path for one in stats if one.cache_path})
     if not folders:
         return
-    text = f"{made} compiled now, {read} read from {', '.join(folders)}; first uses took {duration_text(first_use_s)} longer"
+    now, before = (
+        f" ({', '.join(sorted({_place(kernel) for kernel in found.values() if getattr(kernel.stats, which)}))})" * bool(count)
+        for which, count in (("cache_misses", made), ("cache_hits", read))
+    )
+    text = f"{made} compiled now{now}, {read} read from {', '.join(folders)}{before}"
+    text += f"; first uses took {duration_text(first_use_s)} longer"
     if closed := [folder for folder in folders if not is_writable(Path(folder))]:
         advice = f"{closed[0]} cannot be written, so every process compiles anew: set NUMBA_CACHE_DIR to another folder"
         yield Finding("kernels", "warning", text, advice)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -20,6 +20,7 @@ from .lanes import Plan
 from .problems import AS_A_JOB, ClientGone, RequestTimeout
 from .runtime import Runtime
 from .settings import variable
+from .tracing import Part
 
 __all__ = ["Exchange", "while_connected"]
 
@@ -30,14 +31,22 @@ T = TypeVar("T")
 class Exchange:
     """One request's way through the service, or one background job's.
 
-    `spans` are the seconds it spent in each part, `progress` is the part of the codec's work that is done, 0..1. `checkpoint`
-    is the folder, which need not exist, where the job's work may be kept from one attempt to the next.
+    `spans` are the seconds it spent in each part, and `parts` those parts one after the other; `progress` is the part of the
+    codec's work that is done, 0..1. `checkpoint` is the folder, which need not exist, where the job's work may be kept from one
+    attempt to the next.
     """
 
-    def __init__(self, runtime: Runtime, background: bool = False, checkpoint: Path | None = None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        background: bool = False,
+        checkpoint: Path | None = None,
+        parts: list[Part] | None = None,
+    ) -> None:
         self.runtime = runtime
         self.background = background
         self.checkpoint = checkpoint
+        self.parts: list[Part] = [] if parts is None else parts
         self.progress = 0.0
         self.spans: dict[str, float] = {}
         self.stage = "waiting"
@@ -59,21 +68,15 @@ class Exchange:
 
     async def in_pool(self, span: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call what takes milliseconds on a thread and note the time as `span`."""
-        self.stage = span
-        began = time.perf_counter()
-        result = await self.runtime.in_pool(function, *args, **kwargs)
-        self._add(span, began)
-        return result
+        with self._part(span):
+            return await self.runtime.in_pool(function, *args, **kwargs)
 
     async def in_media_pool(
         self, span: str, form: str, pixels: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Read or write (`span`) a picture of a format on a thread, and note the time."""
-        self.stage = span
-        began = time.perf_counter()
-        result = await self.runtime.in_media_pool((span, form), pixels, function, *args, **kwargs)
-        self._add(span, began)
-        return result
+        with self._part(span):
+            return await self.runtime.in_media_pool((span, form), pixels, function, *args, **kwargs)
 
     async def on_device(self, job: Job) -> Encoded | Signal:
         """Have the device's owner run a job, and note its spans; a cancelled wait abandons the job."""
@@ -85,8 +88,12 @@ class Exchange:
         except asyncio.CancelledError:
             job.abandoned.set()
             raise
-        self._add("queue", min(time.perf_counter(), began + outcome.seconds))
+        ended = time.perf_counter()
+        started = max(began, ended - outcome.seconds)
+        self._add("queue", began, started)
         self.spans |= outcome.spans
+        took = {f"laconic.{name}_s": round(seconds, 6) for name, seconds in outcome.spans.items()}
+        self.parts.append(Part("code", started, ended, took))
         return outcome.value
 
     def _note(self, part: float, stage: str) -> None:
@@ -94,8 +101,20 @@ class Exchange:
         self.progress, self.stage = min(max(part, self.progress), 1.0), stage
         self.runtime.owner.give_way()
 
-    def _add(self, span: str, began: float) -> None:
-        self.spans[span] = self.spans.get(span, 0.0) + time.perf_counter() - began
+    @contextmanager
+    def _part(self, span: str) -> Iterator[None]:
+        """Note the time of the block, also of one that fails."""
+        self.stage = span
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._add(span, began)
+
+    def _add(self, span: str, began: float, ended: float | None = None) -> None:
+        ended = time.perf_counter() if ended is None else ended
+        self.spans[span] = self.spans.get(span, 0.0) + ended - began
+        self.parts.append(Part(span, began, ended))
 
     def server_timing(self) -> str:
         """Return the spans as a Server-Timing value, in milliseconds."""

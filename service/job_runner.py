@@ -96,6 +96,8 @@ class JobRunner:
     async def _run(self, job: Job) -> None:
         """Run one attempt and keep its lease meanwhile; the job goes back into the queue if this worker is stopped."""
         exchange = Exchange(self.runtime, background=True, checkpoint=self.jobs.checkpoints.path(job.id))
+        facts: dict[str, str | int] = {"laconic.job": job.id, "laconic.op": job.op, "laconic.attempt": job.attempts}
+        trace = self.runtime.recorder.job(f"job {job.op}", facts, job.trace) if self.runtime.recorder else None
         attempt = asyncio.create_task(self._attempt(job, exchange))
         saving = asyncio.create_task(self._save_checkpoints(job.id))
         self._current = job.id, attempt
@@ -114,9 +116,11 @@ class JobRunner:
             self._current = None
             kept = ending is not None and await self.jobs.call(self.jobs.store.settle, job, self.worker, ending)
             await self.jobs.forget_checkpoints([job.id])
-            self.log.info(
-                "job", id=job.id, op=job.op, attempt=job.attempts, state=ending.state if ending and kept else "dropped"
-            )
+            state = ending.state if ending and kept else "dropped"
+            self.log.info("job", id=job.id, op=job.op, attempt=job.attempts, state=state, **(trace.ids if trace else {}))
+            if trace:
+                failed = str((ending.error or {}).get("code", "dropped")) if ending else "dropped"
+                trace.end(f"job {job.op}", {"laconic.state": state}, exchange.parts, failed if state != "succeeded" else None)
         if ending and kept:
             self.runtime.metrics.jobs_ended.labels(job.op, ending.state).inc()
 

@@ -22,7 +22,8 @@ class Draft:
     """A job to be: `op` is encode or decode, `options` its query, `form` the output formats of a decoding.
 
     `name` is the stem of the result's file name, `payload` the name of the blob that holds the body, `payload_bytes` its
-    length. `key` is the client's Idempotency-Key, None without one.
+    length. `key` is the client's Idempotency-Key, None without one. `trace` is the traceparent of the request, "" where spans
+    are not sent.
     """
 
     op: str
@@ -34,6 +35,7 @@ class Draft:
     owner: str | None = None
     key: str | None = None
     callback: str | None = None
+    trace: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Job:
     webhook: str | None
     webhook_tries: int
     position: int | None
+    trace: str
 
     @property
     def done(self) -> bool:

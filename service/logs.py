@@ -49,11 +49,12 @@ class JsonFormatter(logging.Formatter):
 
 
 def uvicorn_log_config() -> dict[str, Any]:
-    """Return a logging configuration that sends uvicorn's warnings and errors through `JsonFormatter`."""
+    """Return a logging configuration that sends warnings and errors of libraries through `JsonFormatter`."""
+    to_stderr = {"handlers": ["stderr"], "level": "WARNING", "propagate": False}
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": JsonFormatter}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
-        "loggers": {"uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False}},
+        "loggers": {"uvicorn": to_stderr, "opentelemetry": to_stderr},
     }

@@ -1,4 +1,4 @@
-"""The processes that read and write third-party media for `sandbox`: each may use so much memory and time, and open nothing.
+"""The processes that read and write third-party media for `sandbox`: each may use so much memory and time, and nothing else.
 
 Messages are a JSON line's length and a payload's length (4 and 8 bytes, little-endian), the JSON and
 the payload. What media need is imported and no more, so that a worker is small: no torch, no numba.
@@ -27,6 +27,7 @@ from ..codecs import compress, media
 from ..codecs.errors import LaconicError, LimitExceeded, UnsupportedMedia
 from ..codecs.limits import Limits
 from ..codecs.signals import Audio, Image, Video
+from . import seccomp
 from .excerpts import Excerpt, restore
 from .packing import Reply, pack_signal, unpack_signal
 
@@ -55,11 +56,17 @@ def _decode(body: memoryview, asked: Mapping[str, Any]) -> Reply:
     return pack_signal(restore(bytes(body), Limits(**asked["limits"]), "cpu", Excerpt(**asked["excerpt"])))
 
 
+def _confinement(body: memoryview, asked: Mapping[str, Any]) -> Reply:
+    return {"unfiltered": UNFILTERED}, []
+
+
+UNFILTERED: list[str] = []  # in a worker: why its system calls are not filtered
 TASKS: dict[str, Callable[[memoryview, Mapping[str, Any]], Reply]] = {
     "read_header": _read_header,
     "read": _read,
     "write": _write,
     "decode": _decode,
+    "confinement": _confinement,
 }
 
 
@@ -83,8 +90,9 @@ def main(memory: int, seconds: int) -> None:
             control.close()
             os.dup2(descriptors[0], 0)
             os.close(descriptors[0])
+            channel = socket.socket(fileno=0)
             _confine(memory)
-            serve(socket.socket(fileno=0), seconds)
+            serve(channel, seconds)
             os._exit(0)
         os.close(descriptors[0])
         control.sendall(process.to_bytes(4, "little"))
@@ -164,7 +172,10 @@ def _load_everything() -> None:
 
 
 def _confine(memory: int) -> None:
-    """Give up, for good, memory beyond `memory`, writing to files, leaving core dumps, and opening anything at all."""
+    """Give up, for good, memory beyond `memory`, files, core dumps, opening anything at all, and most system calls.
+
+    Where the system cannot filter calls, that is noted in `UNFILTERED`, and the limits hold alone.
+    """
     for limit, value in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_FSIZE, 0),
@@ -172,6 +183,10 @@ def _confine(memory: int) -> None:
         (resource.RLIMIT_NOFILE, 3),  # as many as are open
     ):
         resource.setrlimit(limit, (value, value))
+    try:
+        seccomp.confine()
+    except (OSError, AttributeError) as error:
+        UNFILTERED.append(str(error))
 
 
 def _allow_seconds(seconds: int) -> None:

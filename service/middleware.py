@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .problems import QueueFull, Unavailable, answer, describe
 from .runtime import Runtime
-from .tracing import trace_of
+from .tracing import Trace, trace_of
 from .upload_store import UPLOADS, VERSION
 
 __all__ = ["PROTECTIVE_HEADERS", "Observation"]
@@ -43,11 +43,12 @@ class Observation:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        given, trace = headers.get("x-request-id", ""), trace_of(headers.get("traceparent", ""))
+        given, trace = headers.get("x-request-id", ""), self._begin_trace(scope, headers)
+        ids = trace.ids if trace else trace_of(headers.get("traceparent", ""))
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
-        state["request_id"], state["notes"] = request_id, dict(trace)
-        began, status = time.perf_counter(), 0
+        state |= {"request_id": request_id, "notes": dict(ids), "parts": [], "traceparent": trace.traceparent if trace else ""}
+        began, status, failed = time.perf_counter(), 0, ""
 
         async def send_observed(message: Message) -> None:
             nonlocal status
@@ -68,12 +69,32 @@ class Observation:
             _check_framing(scope)
             await self.app(scope, receive, send_observed)
         except Exception as error:
-            self._note_failure(error, request_id, trace)
+            self._note_failure(error, request_id, ids)
+            failed = describe(error)[1]
             if status == 0:
                 await answer(error, scope["path"], request_id)(scope, receive, send_observed)
         finally:
             self.runtime.in_flight -= 1
             self._record(scope, status or 499, time.perf_counter() - began)
+            if trace:
+                _end_trace(trace, scope, status or 499, failed)
+
+    def _begin_trace(self, scope: Scope, headers: Headers) -> Trace | None:
+        """Begin the request's span, where any are sent; names of attributes are OpenTelemetry's for HTTP servers."""
+        if self.runtime.recorder is None or scope["path"] in _QUIET:
+            return None
+        method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+        host, port = scope.get("server") or ("", None)
+        facts: dict[str, str | int] = {
+            "http.request.method": method,
+            "url.path": scope["path"],
+            "url.scheme": scope.get("scheme", "http"),
+            "network.protocol.version": scope.get("http_version", ""),
+            "server.address": host,
+        }
+        if port is not None:
+            facts["server.port"] = port
+        return self.runtime.recorder.request(method if method in _METHODS else "HTTP", facts, headers)
 
     def _note_failure(self, error: Exception, request_id: str, trace: Mapping[str, str]) -> None:
         """Count refusals; log what is the service's own fault, with its traceback."""
@@ -97,6 +118,18 @@ class Observation:
                 milliseconds=round(seconds * 1000, 2),
                 **scope["state"]["notes"],
             )
+
+
+def _end_trace(trace: Trace, scope: Scope, status: int, failed: str) -> None:
+    """End the request's span with what the log says of it; as an error where the service did not do what it should."""
+    state, route = scope["state"], getattr(scope.get("route"), "path", None)
+    method = scope["method"] if scope["method"] in _METHODS else "HTTP"
+    facts = {f"laconic.{name}": value for name, value in state["notes"].items() if name not in trace.ids}
+    facts |= {"http.response.status_code": status, "laconic.request_id": state["request_id"]}
+    facts |= {"http.route": route} if route else {}
+    trace.end(
+        f"{method} {route}" if route else method, facts, state["parts"], (failed or str(status)) if status >= 500 else None
+    )
 
 
 def _check_framing(scope: Scope) -> None:

@@ -48,6 +48,7 @@ CREATE TABLE pieces (
     PRIMARY KEY (upload, start)
 );
 """,
+    "ALTER TABLE jobs ADD COLUMN trace TEXT NOT NULL DEFAULT ''",
 )
 SCHEMA = len(_STEPS)
 LOCK = 0x1AC0171C  # the advisory lock of those who want to be alone

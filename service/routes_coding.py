@@ -32,7 +32,7 @@ async def encode(request: Request) -> Response:
     options = encode_options(request.query_params, runtime.check_accepting())
     Encoding(options).check_may_wait(runtime)
     runtime.owner.check_room()  # before the body is read
-    exchange = Exchange(runtime)
+    exchange = Exchange(runtime, parts=request.state.parts)
     async with runtime.bodies.read(request.headers, request.receive) as body:
         tag = await runtime.in_pool(entity_tag, body, "encode", options, runtime.catalogue.identity)
         if is_current(request, tag):
@@ -50,7 +50,7 @@ async def decode(request: Request) -> Response:
     catalogue = runtime.check_accepting()
     decoding = Decoding(accepted_forms(request.headers.get("accept", "*/*")), decode_options(request.query_params))
     runtime.owner.check_room()  # before the body is read
-    exchange = Exchange(runtime)
+    exchange = Exchange(runtime, parts=request.state.parts)
     async with runtime.bodies.read(request.headers, request.receive) as body:
         tag = await runtime.in_pool(entity_tag, body, "decode", decoding, catalogue.identity)
         if is_current(request, tag):

@@ -31,6 +31,7 @@ from .metrics import Metrics
 from .owner import DeviceOwner
 from .problems import Unavailable
 from .settings import ServiceSettings
+from .tracing import Recorder, open_recorder
 
 if TYPE_CHECKING:
     from .sandbox import Sandbox
@@ -39,6 +40,7 @@ __all__ = ["Runtime"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+LAST_SPANS_S = 5.0  # for a collector to take them when the service stops
 
 
 class Media(Protocol):
@@ -79,6 +81,7 @@ class Runtime:
         )
         self.log = log or make_log()
         self.metrics = Metrics()
+        self.recorder: Recorder | None = None
         self.bodies = BodyReader(settings)
         self.costs = Costs()
         self.sandbox: Sandbox | None = None
@@ -116,6 +119,8 @@ class Runtime:
             )
             if self.sandbox:
                 self.sandbox.warm()
+                if reason := self.sandbox.unfiltered():
+                    self.log.warning("media workers without a filter of system calls", reason=reason)
         except Exception as error:
             self.log.error("start failed", exc_info=error)
             raise
@@ -180,6 +185,7 @@ class Runtime:
     async def open(self) -> AsyncIterator[None]:
         """Run owner, sandbox and threads; raises `InvalidSettings` when jobs cannot be kept where they should be."""
         self.jobs.open()
+        self.recorder = open_recorder(self.log)
         self.owner.start()
         if self.sandbox:
             await asyncio.to_thread(self.sandbox.start)
@@ -193,6 +199,8 @@ class Runtime:
             if self.sandbox:
                 self.sandbox.stop()
             self.jobs.close()
+            if self.recorder:
+                await asyncio.to_thread(self.recorder.close, min(LAST_SPANS_S, self.settings.drain_seconds))
 
 
 def _bytes_of(signal: Signal) -> int:

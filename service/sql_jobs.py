@@ -95,8 +95,10 @@ class SqlJobStore:
                 return known, False
             row = self._one(
                 "INSERT INTO jobs"
-                " (id, owner, op, options, form, name, key, fingerprint, created, payload, payload_bytes, callback)"
-                " VALUES (:id, :owner, :op, :options, :form, :name, :key, :print, :now, :payload, :payload_bytes, :callback)"
+                " (id, owner, op, options, form, name, key, fingerprint, created, payload, payload_bytes, callback,"
+                " trace)"
+                " VALUES (:id, :owner, :op, :options, :form, :name, :key, :print, :now, :payload, :payload_bytes, :callback,"
+                " :trace)"
                 " RETURNING id",
                 **vars(draft) | {"options": json.dumps(dict(draft.options))},
                 id=secrets.token_hex(16),

@@ -26,7 +26,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     created REAL NOT NULL, started REAL, finished REAL, expires REAL,
     payload TEXT, payload_bytes INTEGER NOT NULL, result TEXT, result_bytes INTEGER NOT NULL DEFAULT 0,
     media_type TEXT NOT NULL DEFAULT '', codec TEXT NOT NULL DEFAULT '', error TEXT,
-    callback TEXT, webhook TEXT, webhook_tries INTEGER NOT NULL DEFAULT 0, webhook_due REAL
+    callback TEXT, webhook TEXT, webhook_tries INTEGER NOT NULL DEFAULT 0, webhook_due REAL,
+    trace TEXT NOT NULL DEFAULT ''
 );
 CREATE UNIQUE INDEX IF NOT EXISTS jobs_key ON jobs (coalesce(owner, ''), key) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS jobs_state ON jobs (state, seq);
@@ -60,6 +61,13 @@ class _Database:
                 self._database.close()
                 raise StoreError(f"{path} was written by another version of Laconic (schema {version}, not {SCHEMA})")
             self._database.executescript(f"BEGIN IMMEDIATE; {_TABLE} PRAGMA user_version = {SCHEMA}; COMMIT;")
+            self._add_columns()
+
+    def _add_columns(self) -> None:
+        """Add what versions before did not have; theirs go on with it, since it has defaults."""
+        with self.transaction():
+            if "trace" not in {row["name"] for row in self.execute("PRAGMA table_info(jobs)", {})}:
+                self.execute("ALTER TABLE jobs ADD COLUMN trace TEXT NOT NULL DEFAULT ''", {})
 
     def _log_ahead(self) -> None:
         """Switch to the write-ahead log: SQLite itself does not wait here for another process that switches a new file too."""

@@ -66,6 +66,7 @@ async def submit(
         owner=owner_of(request),
         key=_idempotency_key(request),
         callback=callback,
+        trace=request.state.traceparent,
     )
     if upload is not None:
         draft = await _with_upload(request, draft, upload)

@@ -14,12 +14,10 @@ from typing import cast
 import numpy as np
 from pydantic import Field
 
-from ...entropy.kernels import is_ready
 from ..codec import CodecSettings, Progress, Stream
 from ..errors import CorruptStream
 from ..signals import Audio, AudioSamples
 from ..sources import dtype_of_bits
-from .lossless_coder import code_samples
 from .lossless_packets import decode_packet, encode_packet
 from .samples import PacketSamples, audio_of_packets
 
@@ -62,8 +60,6 @@ class AudioLossless:
         """Compress sound, packets on all cores; raises `UnsupportedMedia` for samples of more bits than it says."""
         channels, count = signal.source.shape
         length = min(max(round(settings.packet * signal.rate), 1), LARGEST_PACKET // channels)
-        if progress and not is_ready(code_samples):
-            progress(0.0, "preparing kernels, which takes a while the first time")
         chunks = list[bytes]()
         for coded in _each(_packets(signal, length), signal.bits, settings.effort):
             chunks.append(coded)

@@ -15,13 +15,11 @@ import numpy as np
 from pydantic import Field
 
 from ...entropy.digest import symbol_digest
-from ...entropy.kernels import is_ready
 from ..codec import CodecSettings, Progress, Stream
 from ..errors import CorruptStream
 from ..signals import Image, Samples
 from .lossless_tiles import decode_tile, encode_tile
 from .origin import find_origin
-from .plane_coder import code_rows
 from .tiling import Tile
 
 __all__ = ["ImageLossless", "LosslessSettings"]
@@ -109,8 +107,6 @@ def _tiles(height: int, width: int) -> list[Tile]:
 
 def _each(work: Callable[[Tile, Progress | None], Result], tiles: Sequence[Tile], progress: Progress | None) -> list[Result]:
     """Return the work's results on all tiles, done on as many cores as this process may use."""
-    if progress and not is_ready(code_rows):
-        progress(0.0, "preparing kernels, which takes a while the first time")
     done, lock = dict.fromkeys(tiles, 0.0), Lock()
 
     def run(tile: Tile) -> Result:

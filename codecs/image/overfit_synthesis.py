@@ -68,12 +68,13 @@ def pixels_rows(
 @exact
 def repeat_edges(z: Floats) -> None:
     """Fill the outermost rows and columns of padded planes with what is beside them."""
+    height, width = z.shape[1:]
     for channel in range(z.shape[0]):
         plane = z[channel]
-        plane[0] = plane[1]
-        plane[-1] = plane[-2]
-        plane[:, 0] = plane[:, 1]
-        plane[:, -1] = plane[:, -2]
+        for c in range(width):
+            plane[0, c], plane[height - 1, c] = plane[1, c], plane[height - 2, c]
+        for row in range(height):
+            plane[row, 0], plane[row, width - 1] = plane[row, 1], plane[row, width - 2]
 
 
 @exact
@@ -176,7 +177,9 @@ def convolve_back(dout: Floats, weight: Floats, dz: Floats, rows: tuple[int, int
             for o in range(3):
                 line = d[o, k, 2 : 2 + width]
                 if 0 <= row - k < height:
-                    line[:] = dout[o, row - k]
+                    source = dout[o, row - k]
+                    for c in range(width):
+                        line[c] = source[c]
                 else:
                     line[:] = 0
         for i in range(3):
@@ -197,12 +200,16 @@ def convolve_back(dout: Floats, weight: Floats, dz: Floats, rows: tuple[int, int
 @fast
 def fold_edges(dz: Floats) -> None:
     """Add the gradients of repeated edges to those of what they repeat."""
+    height, width = dz.shape[1:]
     for channel in range(dz.shape[0]):
         plane = dz[channel]
-        plane[1] += plane[0]
-        plane[-2] += plane[-1]
-        plane[:, 1] += plane[:, 0]
-        plane[:, -2] += plane[:, -1]
+        for c in range(width):
+            plane[1, c] += plane[0, c]
+        for c in range(width):
+            plane[height - 2, c] += plane[height - 1, c]
+        for row in range(height):
+            plane[row, 1] += plane[row, 0]
+            plane[row, width - 2] += plane[row, width - 1]
 
 
 @fast
