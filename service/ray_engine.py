@@ -22,9 +22,9 @@ from typing import Any
 from fastapi import FastAPI
 
 from ..codecs.errors import DeviceUnavailable, InvalidSettings
+from ..codecs.extras import extra_module
 from .allocator import keep_memory
 from .app import create_app
-from .extras import extra_module
 from .logs import make_log
 from .runtime import Runtime
 from .serve import SWITCH_S, listen, url_of
