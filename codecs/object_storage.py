@@ -7,6 +7,7 @@ credentials are those of the usual AWS_ variables, or of the role that the machi
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -124,5 +125,7 @@ class Bucket:
 
 
 def _first_line(error: Exception) -> str:
-    """Return what an error says, without the picture of its insides that follows."""
-    return str(error).strip().partition("\n")[0]
+    """Return what an error says, without the picture of its insides that follows; of an answer in XML its own words."""
+    text = str(error)
+    told = re.search(r"<Code>(.*?)</Code>\s*<Message>(.*?)</Message>", text, re.DOTALL)
+    return f"{told[2].strip()} ({told[1].strip()})" if told else text.strip().partition("\n")[0]

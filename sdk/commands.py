@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +154,7 @@ def run_bulk(
     elif gpus is not None:
         raise InvalidSettings("--gpus is for --engine ray; without it, processes share the GPU")
     here = jobs or max(1, int(processors()[1]))
-    with progress_bar() as progress:
+    with progress_bar() as progress, redirect_stdout(sys.stderr):  # Ray prints what it notices; ours is the JSON alone
         summary = bulk(source, destination, encoding, jobs=here, progress=progress, **how)
     at_once = here if engine == "local" else ray.actors or 0
     for failure in summary.failures:

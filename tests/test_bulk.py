@@ -15,7 +15,7 @@ import PIL.Image
 import pytest
 
 from laconic import bulk as module
-from laconic import cli
+from laconic import cli, places
 from laconic.bulk import Encoding, Outcome, Task, Work, bulk, output_of
 from laconic.codecs.container import is_laconic
 from laconic.places import files_in
@@ -171,7 +171,7 @@ def test_mistakes_end_it_at_once(
 
 
 def test_names() -> None:
-    assert doctest.testmod(module).failed == 0
+    assert doctest.testmod(module).failed == doctest.testmod(places).failed == 0
     assert output_of(Path("x.LCN"), ".webp") == Path("x.webp")
     with pytest.raises(NotADirectoryError):
         bulk(MEDIA / "photograph.png", MEDIA, WEBP)

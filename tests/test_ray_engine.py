@@ -333,7 +333,7 @@ class TestManifest:
 
     def test_ray_is_one_that_the_extra_allows(self) -> None:
         project = (ROOT / "pyproject.toml").read_text()
-        assert f'ray = ["ray[serve]>={CLUSTER["rayVersion"].rpartition(".")[0]},' in project
+        assert f'ray = ["ray[data,serve]>={CLUSTER["rayVersion"].rpartition(".")[0]},' in project
 
 
 @pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed")
