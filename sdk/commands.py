@@ -150,13 +150,12 @@ def run_bulk(
     if engine == "ray":
         from .bulk_ray import RayEngine
 
-        how["engine"] = ray = RayEngine(jobs, gpus or 0, device)
+        how["engine"] = RayEngine(jobs, gpus or 0, device)
     elif gpus is not None:
         raise InvalidSettings("--gpus is for --engine ray; without it, processes share the GPU")
     here = jobs or max(1, int(processors()[1]))
     with progress_bar() as progress, redirect_stdout(sys.stderr):  # Ray prints what it notices; ours is the JSON alone
         summary = bulk(source, destination, encoding, jobs=here, progress=progress, **how)
-    at_once = here if engine == "local" else ray.actors or 0
     for failure in summary.failures:
         complain(f"{failure.file}: {failure.reason}")
     if as_json:
@@ -165,7 +164,7 @@ def run_bulk(
         part = f", {100 * summary.output_bytes / summary.input_bytes:.1f} % of {summary.input_bytes:,}" if summary.coded else ""
         note(
             f"{summary.files:,} files: {summary.coded:,} coded to {summary.output_bytes:,} bytes{part}, "
-            f"{summary.skipped:,} there already, {len(summary.failures):,} failed; {summary.seconds:.1f} s, {at_once} at once"
+            f"{summary.skipped:,} there already, {len(summary.failures):,} failed; {summary.seconds:.1f} s"
         )
     return 1 if summary.failures else 0
 

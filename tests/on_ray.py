@@ -1,0 +1,96 @@
+"""The tests' services on Ray Serve: with LACONIC_TEST_ENGINE=ray a module's service is one of two replicas.
+
+    LACONIC_TEST_ENGINE=ray pytest tests/test_service.py tests/test_jobs.py ...      # scripts/ray-check runs `FILES`
+
+Nothing in the tests says so: `serve.background`, which starts their services, is another function then. What cannot be
+asked of replicas in other processes is skipped, and `not_applicable` says why; docs/benchmarks.md has a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from laconic.service import serve
+from laconic.service.settings import ServiceSettings
+
+from .replicas import running
+
+__all__ = ["FILES", "Scopes", "not_applicable"]
+
+FILES = (
+    "test_service",
+    "test_service_limits",
+    "test_service_openapi",
+    "test_jobs",
+    "test_jobs_client",
+    "test_uploads",
+    "test_uploads_client",
+    "test_client",
+    "test_audio_api",
+    "test_security",
+    "test_playground",
+)
+INSIDE = {"brake", "braked", "slow", "toys"}  # fixtures that change what is inside of the service's process
+NOT_APPLICABLE: Mapping[str, str] = {}
+
+
+def not_applicable(item: pytest.Item) -> str | None:
+    """Return why a test cannot run against replicas in other processes; None where it can."""
+    inside = INSIDE.intersection(getattr(item, "fixturenames", ()))
+    if inside:
+        return f"it changes what is inside of the service: {', '.join(sorted(inside))}"
+    name = item.nodeid.rpartition("/")[2].partition("[")[0]
+    return NOT_APPLICABLE.get(name)
+
+
+class Scopes:
+    """The plugin: has modules' services start on Ray, and skips tests that start services of their own beside."""
+
+    def __init__(self) -> None:
+        self.scope = "function"
+        serve.background = self.background
+
+    @contextmanager
+    def background(self, settings: ServiceSettings, log: Any = None, wait_s: float = 120.0) -> Iterator[str]:
+        """Stand for `serve.background`."""
+        if self.scope == "function":
+            pytest.skip("it starts a service of its own, with other settings; two replicas take half a minute")
+        with (
+            TemporaryDirectory(prefix="laconic-ray-") as folder,
+            running("ray", Path(folder), ray_replicas=2, **_given(settings)) as service,
+        ):
+            yield service.url
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
+        """Note whose service it is that a fixture starts."""
+        before, self.scope = self.scope, fixturedef.scope
+        try:
+            return (yield)
+        finally:
+            self.scope = before
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Skip what is not applicable."""
+        for item in items:
+            if reason := not_applicable(item):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _given(settings: ServiceSettings) -> dict[str, str]:
+    """Return the settings that a test chose, as variables say them."""
+    chosen = {name: getattr(settings, name) for name in settings.model_fields_set - {"port"}}
+    return {name: _said(value) for name, value in chosen.items() if value is not None}
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return ",".join(value) if isinstance(value, tuple) else str(value)
