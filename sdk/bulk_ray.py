@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}  # te
 STORE_BYTES = 100 * 2**20  # of a Ray of our own, for rows
 BLOCKS = 16  # for each actor, so that all end at about the same time
 FILES = 64  # in a block at most: progress is told by the block
+CONNECT_S = 10.0
 COLUMNS = ("number", "before", "after", "reason")
 
 
@@ -32,7 +34,7 @@ class RayEngine:
     """An `Engine` of `actors` processes, by default one for each processor of the cluster, each with `gpus` of its GPUs.
 
     A part of a GPU below 1 shares it. Each opens the codec once. Raises `InvalidSettings` where Ray is missing or the options
-    contradict each other, `DeviceUnavailable` where a Ray of our own lacks what a process needs.
+    contradict each other, `DeviceUnavailable` where the cluster does not answer or a Ray of our own lacks what a process needs.
     """
 
     def __init__(self, actors: int | None, gpus: float, device: str) -> None:
@@ -71,6 +73,7 @@ class RayEngine:
             if self.gpus > there:
                 raise DeviceUnavailable(f"--gpus is {self.gpus:g}, and this machine has {there:g} GPUs")
         else:
+            _check_address(os.environ["RAY_ADDRESS"])
             self._ray.init(logging_level="error", log_to_driver=False)
         resources = self._ray.cluster_resources()
         fit = resources.get("GPU", 0) / self.gpus if self.gpus else resources.get("CPU", 0)
@@ -97,7 +100,21 @@ class RayEngine:
             dataset = self._data.from_items(rows, override_num_blocks=-(-len(rows) // files)).map_batches(
                 _Coder, fn_constructor_args=(work,), batch_size=None, compute=pool, **options
             )
-        yield from dataset.iter_rows()
+        try:
+            yield from dataset.iter_rows()
+        except self._ray.exceptions.RayError as error:  # no process starts: Laconic is missing there, perhaps
+            raise DeviceUnavailable(f"Ray gave up: {str(error).strip().splitlines()[-1]}") from error
+
+
+def _check_address(address: str) -> None:
+    """Raise at once where no cluster answers: Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():  # "auto", which Ray looks up
+        return
+    try:
+        socket.create_connection((host.rpartition("/")[2].strip("[]"), int(port)), CONNECT_S).close()
+    except OSError as error:
+        raise DeviceUnavailable(f"RAY_ADDRESS is {address}, where no cluster answers: {error}") from error
 
 
 class _Coder:

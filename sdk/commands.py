@@ -150,7 +150,7 @@ def run_bulk(
     if engine == "ray":
         from .bulk_ray import RayEngine
 
-        how["engine"] = RayEngine(jobs, gpus or 0, device)
+        how["engine"] = ray = RayEngine(jobs, gpus or 0, device)
     elif gpus is not None:
         raise InvalidSettings("--gpus is for --engine ray; without it, processes share the GPU")
     here = jobs or max(1, int(processors()[1]))
@@ -164,7 +164,8 @@ def run_bulk(
         part = f", {100 * summary.output_bytes / summary.input_bytes:.1f} % of {summary.input_bytes:,}" if summary.coded else ""
         note(
             f"{summary.files:,} files: {summary.coded:,} coded to {summary.output_bytes:,} bytes{part}, "
-            f"{summary.skipped:,} there already, {len(summary.failures):,} failed; {summary.seconds:.1f} s"
+            f"{summary.skipped:,} there already, {len(summary.failures):,} failed; "
+            f"{summary.seconds:.1f} s, {here if engine == 'local' else ray.actors} at a time"
         )
     return 1 if summary.failures else 0
 

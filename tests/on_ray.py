@@ -1,6 +1,6 @@
 """The tests' services on Ray Serve: with LACONIC_TEST_ENGINE=ray a module's service is one of two replicas.
 
-    LACONIC_TEST_ENGINE=ray pytest tests/test_service.py tests/test_jobs.py ...      # scripts/ray-check runs `FILES`
+    LACONIC_TEST_ENGINE=ray pytest tests/test_service.py tests/test_jobs.py ...      # scripts/ray-check --tests names them all
 
 Nothing in the tests says so: `serve.background`, which starts their services, is another function then. What cannot be
 asked of replicas in other processes is skipped, and `not_applicable` says why; docs/benchmarks.md has a run.
@@ -22,21 +22,8 @@ from laconic.service.settings import ServiceSettings
 
 from .replicas import running
 
-__all__ = ["FILES", "Scopes", "not_applicable"]
+__all__ = ["Scopes", "not_applicable"]
 
-FILES = (
-    "test_service",
-    "test_service_limits",
-    "test_service_openapi",
-    "test_jobs",
-    "test_jobs_client",
-    "test_uploads",
-    "test_uploads_client",
-    "test_client",
-    "test_audio_api",
-    "test_security",
-    "test_playground",
-)
 INSIDE = {"brake", "braked", "slow", "toys"}  # fixtures that change what is inside of the service's process
 NOT_APPLICABLE: Mapping[str, str] = {}
 

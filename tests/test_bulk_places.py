@@ -18,10 +18,10 @@ import pytest
 
 from laconic import cli
 from laconic.bulk import Encoding, bulk
-from laconic.bulk_ray import RayEngine
+from laconic.bulk_ray import RayEngine, _check_address
 from laconic.codecs import object_storage
 from laconic.codecs.container import is_laconic
-from laconic.codecs.errors import InvalidSettings
+from laconic.codecs.errors import DeviceUnavailable, InvalidSettings
 
 from .stores import BUCKET, S3
 
@@ -184,6 +184,13 @@ def test_without_the_extras_they_are_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(InvalidSettings, match=r"laconic\[cluster\]"):
         bulk(tmp_path, f"s3://{BUCKET}/x", WEBP)
+
+
+def test_a_cluster_that_does_not_answer_is_said_at_once() -> None:
+    for address in ("127.0.0.1:9", "ray://127.0.0.1:9", "[::1]:9"):
+        with pytest.raises(DeviceUnavailable, match="where no cluster answers"):
+            _check_address(address)
+    _check_address("auto")
 
 
 KILLED = """
