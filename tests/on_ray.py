@@ -2,8 +2,9 @@
 
     LACONIC_TEST_ENGINE=ray pytest tests/test_service.py tests/test_jobs.py ...      # scripts/ray-check --tests names them all
 
-Nothing in the tests says so: `serve.background`, which starts their services, is another function then. What cannot be
-asked of replicas in other processes is skipped, and `not_applicable` says why; docs/benchmarks.md has a run.
+Nothing in the tests says so: `serve.background`, which starts their services, is another function then. Tests that ask the
+service of their module run; those that start services of their own, or ask none, are left out. What cannot be asked of replicas
+in other processes is skipped, and `not_applicable` says why; docs/benchmarks.md has a run.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from .replicas import running
 
 __all__ = ["Scopes", "not_applicable"]
 
+ASKS = {"client", "url", "described"}  # fixtures that are a module's service
 INSIDE = {"brake", "braked", "slow", "toys"}  # fixtures that change what is inside of the service's process
 NOT_APPLICABLE: Mapping[str, str] = {}
 
@@ -38,7 +40,7 @@ def not_applicable(item: pytest.Item) -> str | None:
 
 
 class Scopes:
-    """The plugin: has modules' services start on Ray, and skips tests that start services of their own beside."""
+    """The plugin: has modules' services start on Ray, and leaves out tests that have services of their own."""
 
     def __init__(self) -> None:
         self.scope = "function"
@@ -48,7 +50,7 @@ class Scopes:
     def background(self, settings: ServiceSettings, log: Any = None, wait_s: float = 120.0) -> Iterator[str]:
         """Stand for `serve.background`."""
         if self.scope == "function":
-            pytest.skip("it starts a service of its own, with other settings; two replicas take half a minute")
+            pytest.skip("it starts a second service, with other settings; two replicas take half a minute")
         with (
             TemporaryDirectory(prefix="laconic-ray-") as folder,
             running("ray", Path(folder), ray_replicas=2, **_given(settings)) as service,
@@ -64,8 +66,11 @@ class Scopes:
         finally:
             self.scope = before
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Skip what is not applicable."""
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Leave out what asks no module's service, and skip what is not applicable."""
+        others = [item for item in items if not ASKS.intersection(getattr(item, "fixturenames", ()))]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
         for item in items:
             if reason := not_applicable(item):
                 item.add_marker(pytest.mark.skip(reason=reason))
