@@ -27,7 +27,11 @@ __all__ = ["Scopes", "not_applicable"]
 
 ASKS = {"client", "url", "described"}  # fixtures that are a module's service
 INSIDE = {"brake", "braked", "slow", "toys"}  # fixtures that change what is inside of the service's process
-NOT_APPLICABLE: Mapping[str, str] = {}
+NOT_APPLICABLE: Mapping[str, str] = {
+    "test_service.py::test_answers_carry_ids_timings_and_names": "it reads the service's log",
+    "test_service.py::test_metrics_count": "each replica counts for itself",
+    "test_security.py::test_the_key_is_named_in_the_log_and_never_shown": "it reads the service's log",
+}
 
 
 def not_applicable(item: pytest.Item) -> str | None:
