@@ -8,10 +8,12 @@ extra `[ray]` and is imported only here.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ class RayEngine:
     """
 
     def __init__(self, actors: int | None, gpus: float, device: str) -> None:
-        if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        if not 0 <= gpus < math.inf or (gpus > 1 and gpus != int(gpus)):
             raise InvalidSettings(f"--gpus is {gpus:g}: a part of one GPU, or whole ones")
         if device == "cuda" and gpus == 0:
             raise InvalidSettings("the device is cuda, and Ray shows a process no GPU without --gpus")
@@ -52,11 +54,12 @@ class RayEngine:
         """See `Engine`. A file that takes its process with it is tried once more, alone: others may have been lost with it."""
         if not tasks:
             return
-        self._begin()
         try:
+            self._begin()
             left = dict(enumerate(tasks))
             for alone in (False, True):
-                for row in self._rows(work, left, alone):
+                again = replace(work, force=work.force or alone)  # some were written before their actor died
+                for row in self._rows(again, left, alone):
                     yield Outcome(left.pop(row["number"]), row["before"], row["after"], row["reason"])
                 if not left:
                     return
