@@ -46,6 +46,13 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class BulkEngine(StrEnum):
+    """What runs the processes of `laconic bulk`."""
+
+    local = "local"
+    ray = "ray"
+
+
 class _Commands(TyperGroup):
     """Reports the errors that a user can do something about in one line, and turns them into exit codes.
 
@@ -247,8 +254,10 @@ def bench(
 
 @app.command()
 def bulk(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="The folder of inputs; folders within it too.")],
-    destination: Annotated[str, typer.Argument(metavar="DST", help="The folder of outputs; made if it is not there.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="The folder of inputs, with those in it, or s3://bucket/prefix.")
+    ],
+    destination: Annotated[str, typer.Argument(metavar="DST", help="The folder of outputs, or s3://bucket/prefix.")],
     codec: CodecId = "auto",
     quality: Quality = None,
     effort: Effort = None,
@@ -264,11 +273,13 @@ def bulk(
     ] = None,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="PATTERN", help="Names like *.png; repeat.")] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; default one for each core.")] = None,
+    engine: Annotated[BulkEngine, typer.Option(help="What runs the processes; ray needs laconic[ray].")] = BulkEngine.local,
+    gpus: Annotated[float | None, typer.Option(help="With --engine ray: GPUs of each process, or a part of one.")] = None,
     device: On = Device.auto,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Compress, or decode, all files of a folder into another; what is there already stays."""
+    """Compress, or decode, all files of a folder or of object storage into another; what is there already stays."""
     from .codecs.errors import InvalidSettings
     from .commands import run_bulk
     from .options import EncodeOptions
@@ -277,7 +288,7 @@ def bulk(
     if backwards and options != EncodeOptions():
         raise InvalidSettings("--decode takes no options of encoding: a file says itself how it was made")
     chosen = None if backwards else options
-    how: dict[str, Any] = {"forms": forms or (), "patterns": only or (), "jobs": jobs}
+    how: dict[str, Any] = {"forms": forms or (), "patterns": only or (), "jobs": jobs, "engine": engine.value, "gpus": gpus}
     raise typer.Exit(run_bulk(source, destination, chosen, device=device.value, force=force, as_json=as_json, **how))
 
 

@@ -6,8 +6,9 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .codecs.errors import InvalidSettings
 from .files import LIMITS, STANDARD, check_output, output_path, place_name, read_input, write_output
@@ -134,8 +135,10 @@ def run_bulk(
     device: str,
     force: bool,
     as_json: bool,
+    engine: str,
+    gpus: float | None,
 ) -> int:
-    """Code a folder, decode it without `options`; returns the exit code: 1 if any file failed."""
+    """Code a folder or object storage, decode it without `options`; returns the exit code: 1 if any file failed."""
     from .bulk import Encoding, bulk
     from .codecs.saving import format_of
     from .machine import processors
@@ -143,19 +146,16 @@ def run_bulk(
     for form in forms:
         format_of(f"x.{form}")  # one that is written
     encoding = None if options is None else Encoding(options.codec, *settings_and_target(options))
-    jobs = jobs or max(1, int(processors()[1]))
-    with progress_bar() as progress:
-        summary = bulk(
-            Path(source),
-            Path(destination),
-            encoding,
-            forms=forms,
-            patterns=patterns,
-            jobs=jobs,
-            device=device,
-            force=force,
-            progress=progress,
-        )
+    how: dict[str, Any] = {"forms": forms, "patterns": patterns, "device": device, "force": force}
+    if engine == "ray":
+        from .bulk_ray import RayEngine
+
+        how["engine"] = ray = RayEngine(jobs, gpus or 0, device)
+    elif gpus is not None:
+        raise InvalidSettings("--gpus is for --engine ray; without it, processes share the GPU")
+    here = jobs or max(1, int(processors()[1]))
+    with progress_bar() as progress, redirect_stdout(sys.stderr):  # Ray prints what it notices; ours is the JSON alone
+        summary = bulk(source, destination, encoding, jobs=here, progress=progress, **how)
     for failure in summary.failures:
         complain(f"{failure.file}: {failure.reason}")
     if as_json:
@@ -164,7 +164,8 @@ def run_bulk(
         part = f", {100 * summary.output_bytes / summary.input_bytes:.1f} % of {summary.input_bytes:,}" if summary.coded else ""
         note(
             f"{summary.files:,} files: {summary.coded:,} coded to {summary.output_bytes:,} bytes{part}, "
-            f"{summary.skipped:,} there already, {len(summary.failures):,} failed; {summary.seconds:.1f} s, {jobs} at a time"
+            f"{summary.skipped:,} there already, {len(summary.failures):,} failed; "
+            f"{summary.seconds:.1f} s, {here if engine == 'local' else ray.actors} at a time"
         )
     return 1 if summary.failures else 0
 

@@ -143,7 +143,7 @@ def write_output(path: str, content: Content, force: bool, times_of: str | None 
         os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def write_signal(path: str, signal: Signal, form: str, force: bool, times_of: str) -> int:
+def write_signal(path: str, signal: Signal, form: str, force: bool, times_of: str | None) -> int:
     """Write a signal as a media file, as `write_output` does, a video a frame at a time; returns the file's bytes."""
     from .codecs.saving import write_to
 

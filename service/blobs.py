@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from ..codecs.object_storage import PIECE
 from ..codecs.saving import replace_file
 
 __all__ = ["PIECE", "SWEEP_AGE_S", "BlobFolder", "BlobStore", "blob_name", "checked", "damaged", "sync_folder"]
 
 SWEEP_AGE_S = 600.0  # a blob is younger than this between its writing and the row that refers to it
-PIECE = 2**20  # bytes of a blob that are read at once
 
 
 class BlobStore(Protocol):

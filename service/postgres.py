@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..codecs.errors import InvalidSettings
-from .extras import extra_module
+from ..codecs.extras import extra_module
 from .job_store import StoreError
 from .settings import variable
 from .sql_jobs import Row

@@ -22,9 +22,9 @@ from typing import Any
 from fastapi import FastAPI
 
 from ..codecs.errors import DeviceUnavailable, InvalidSettings
+from ..codecs.extras import extra_module
 from .allocator import keep_memory
 from .app import create_app
-from .extras import extra_module
 from .logs import make_log
 from .runtime import Runtime
 from .serve import SWITCH_S, listen, url_of
@@ -35,6 +35,7 @@ __all__ = ["application", "deployment_options", "serve"]
 NAME = "laconic"
 PROXY = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "laconic.service.ray_proxy.proxy_middleware"}
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}  # tells nobody
+PATIENT = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30"}  # after 5 s Ray kills a proxy that a busy machine is still starting
 START_S = 0.05  # how often a replica that starts looks whether its codecs are open
 
 
@@ -59,7 +60,7 @@ def serve(settings: ServiceSettings) -> None:
         if own:
             _try(settings)
         deployment = application_of(settings)
-        for name, value in {**PROXY, **QUIET}.items():
+        for name, value in {**PROXY, **QUIET, **PATIENT}.items():
             os.environ.setdefault(name, value)
         stack.callback(ray.shutdown)
         if own:
@@ -67,16 +68,18 @@ def serve(settings: ServiceSettings) -> None:
             _check_gpus(settings, ray.cluster_resources().get("GPU", 0))
         else:
             ray.init(logging_level="warning")
-        ray_serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
-        _run(ray_serve, deployment, settings, url)
+        try:
+            ray_serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
+            ray_serve.run(deployment, name=NAME, route_prefix="/")
+        except RuntimeError as error:
+            raise DeviceUnavailable(f"no replica started: {error}") from error
+        except ray.exceptions.RayError as error:  # a proxy, or Ray itself, has died or is late
+            raise DeviceUnavailable(f"Ray Serve did not start: {' '.join(str(error).split())}") from error
+        _run(ray_serve, settings, url)
 
 
-def _run(ray_serve: Any, deployment: Any, settings: ServiceSettings, url: str) -> None:
+def _run(ray_serve: Any, settings: ServiceSettings, url: str) -> None:
     log, stop = make_log(), threading.Event()
-    try:
-        ray_serve.run(deployment, name=NAME, route_prefix="/")
-    except RuntimeError as error:
-        raise DeviceUnavailable(f"no replica started: {error}") from error
     log.info("listening", url=url, engine="ray", settings=settings.model_dump(mode="json"))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

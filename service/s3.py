@@ -1,7 +1,6 @@
 """Blobs and checkpoints on storage that speaks S3, so that every machine has the same ones.
 
-The client, obstore, is the extra `[cluster]` and imported only here, when a setting asks for it. Endpoint, region and
-credentials are those of the usual AWS_ variables, or of the role that the machine or pod has.
+What speaks to the storage is `codecs/object_storage.py`.
 """
 
 from __future__ import annotations
@@ -9,114 +8,27 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from ..codecs.errors import InvalidSettings
+from ..codecs.object_storage import Bucket
 from ..codecs.saving import replace_file
-from .blobs import PIECE, SWEEP_AGE_S, blob_name, damaged
+from .blobs import SWEEP_AGE_S, blob_name, damaged
 from .checkpoints import CheckpointFolder
-from .extras import extra_module
-from .settings import variable
 
-__all__ = ["Bucket", "S3Blobs", "S3Checkpoints"]
+__all__ = ["S3Blobs", "S3Checkpoints", "try_out"]
 
-PART = {"chunk_size": 8 * 2**20, "max_concurrency": 4}  # what a large object is sent in: so much of it is in memory
-CLIENT = {"allow_http": True}  # where the endpoint says http:// itself
-RETRIES = {"max_retries": 5, "retry_timeout": timedelta(seconds=30)}
 INCOMING = "incoming-"  # objects whose names are not known yet
 OWNER = "owner"
 
 
-class Bucket:
-    """The objects below `s3://bucket/prefix`; errors are `OSError`, and `FileNotFoundError` where an object is missing."""
-
-    def __init__(self, url: str) -> None:
-        self._client: Any = extra_module("obstore", "cluster", "blobs on S3 need obstore")
-        self._errors: Any = extra_module("obstore.exceptions", "cluster", "blobs on S3 need obstore")
-        store: Any = extra_module("obstore.store", "cluster", "blobs on S3 need obstore").S3Store
-        try:
-            self._store = store.from_url(url, client_options=CLIENT, retry_config=RETRIES)
-        except (self._errors.BaseError, ValueError) as error:
-            raise InvalidSettings(f"{variable('blob_store')} is {url!r}: {_first_line(error)}") from error
-
-    def write(self, path: str, content: bytes | Path) -> None:
-        """Write an object whole or not at all: bytes, or what is in a file."""
-        with self._told_apart(path):
-            self._client.put(self._store, path, content, **PART)
-
-    def write_all(self, path: str, pieces: Iterable[bytes]) -> None:
-        """Write an object that comes in pieces; where they break off there is none.
-
-        `put` takes them as well, but draws them from a thread of the client, where they cannot be read from the same storage.
-        """
-        with self._told_apart(path):
-            writer = self._client.open_writer(
-                self._store, path, buffer_size=PART["chunk_size"], max_concurrency=PART["max_concurrency"]
-            )
-        for piece in pieces:
-            with self._told_apart(path):
-                writer.write(piece)
-        with self._told_apart(path):
-            writer.close()
-
-    def read(self, path: str) -> bytes:
-        """Return an object."""
-        with self._told_apart(path):
-            return bytes(self._client.get(self._store, path).bytes())
-
-    def pieces(self, path: str, span: tuple[int, int] | None = None) -> Iterator[bytes]:
-        """Open an object and return it, or the bytes of a span of it, in pieces."""
-        with self._told_apart(path):
-            found = self._client.get(self._store, path, options={} if span is None else {"range": span})
-
-        def stream() -> Iterator[bytes]:
-            with self._told_apart(path):
-                for piece in found.stream(min_chunk_size=PIECE):
-                    yield bytes(piece)
-
-        return stream()
-
-    def copy(self, path: str, target: str) -> None:
-        """Copy an object within the storage."""
-        with self._told_apart(path):
-            self._client.copy(self._store, path, target)
-
-    def delete(self, paths: Sequence[str]) -> None:
-        """Delete objects; those that are not there do not matter."""
-        for path in paths:
-            with contextlib.suppress(FileNotFoundError), self._told_apart(path):
-                self._client.delete(self._store, path)
-
-    def changed(self, path: str) -> datetime:
-        """Return when an object was written, by the storage's clock."""
-        with self._told_apart(path):
-            written: datetime = self._client.head(self._store, path)["last_modified"]
-            return written
-
-    def listing(self, prefix: str) -> Iterator[tuple[str, datetime]]:
-        """Yield the path of every object below a prefix, and when it was written."""
-        with self._told_apart(prefix):
-            for batch in self._client.list(self._store, prefix, chunk_size=1000):
-                yield from ((entry["path"], entry["last_modified"]) for entry in batch)
-
-    def try_out(self) -> None:
-        """Write an object and delete it, as everything else needs: raises `OSError` that says why not."""
-        path = f"{INCOMING}{secrets.token_hex(8)}"
-        self.write(path, b"")
-        self.delete([path])
-
-    @contextmanager
-    def _told_apart(self, path: str) -> Iterator[None]:
-        try:
-            yield
-        except self._errors.NotFoundError as error:
-            raise FileNotFoundError(f"{path} is not in the object storage") from error
-        except self._errors.BaseError as error:
-            raise OSError(f"the object storage: {_first_line(error)}") from error
+def try_out(bucket: Bucket) -> None:
+    """Write an object and delete it, as everything else needs: raises `OSError` that says why not."""
+    path = f"{INCOMING}{secrets.token_hex(8)}"
+    bucket.write(path, b"")
+    bucket.delete([path])
 
 
 class S3Blobs:
@@ -182,7 +94,7 @@ class S3Blobs:
     def sweep(self, kept: Collection[str], age_s: float = SWEEP_AGE_S) -> int:
         """See `BlobStore.sweep`; an object is looked at again just before: it may have been written anew since the listing."""
         horizon, removed = datetime.now(UTC) - timedelta(seconds=age_s), 0
-        for path, written in list(self._bucket.listing(_path(""))):
+        for path, written, _ in list(self._bucket.listing(_path(""))):
             if path.rpartition("/")[2] in kept or written > horizon:
                 continue
             with contextlib.suppress(FileNotFoundError):  # another process sweeps too
@@ -204,7 +116,7 @@ class S3Checkpoints(CheckpointFolder):
         """See `CheckpointFolder.fetch`; what this machine has of an earlier attempt of its own is older, or the same."""
         super().remove(job_id)
         self._saved.pop(job_id, None)
-        for path, _ in self._bucket.listing(_checkpoint(job_id)):
+        for path, *_ in self._bucket.listing(_checkpoint(job_id)):
             target = self.path(job_id) / path.removeprefix(_checkpoint(job_id))
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             replace_file(target, _written(self._bucket.pieces(path)))
@@ -224,23 +136,18 @@ class S3Checkpoints(CheckpointFolder):
 
     def jobs(self) -> list[str]:
         """See `CheckpointFolder.jobs`."""
-        kept = {path.split("/")[1] for path, _ in self._bucket.listing(_checkpoint(""))}
+        kept = {path.split("/")[1] for path, *_ in self._bucket.listing(_checkpoint(""))}
         return sorted(kept | set(super().jobs()))
 
     def remove(self, job_id: str) -> None:
         """See `CheckpointFolder.remove`."""
         super().remove(job_id)
         self._saved.pop(job_id, None)
-        self._bucket.delete([path for path, _ in self._bucket.listing(_checkpoint(job_id))])
+        self._bucket.delete([path for path, *_ in self._bucket.listing(_checkpoint(job_id))])
 
 
 def _written(pieces: Iterable[bytes]) -> Callable[[BinaryIO], None]:
     return lambda file: file.writelines(pieces)
-
-
-def _first_line(error: Exception) -> str:
-    """Return what an error says, without the picture of its insides that follows."""
-    return str(error).strip().partition("\n")[0]
 
 
 def _path(name: str) -> str:

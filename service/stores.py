@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..codecs.errors import InvalidSettings
+from ..codecs.object_storage import Bucket
 from .blobs import BlobFolder, BlobStore
 from .checkpoints import CheckpointFolder
 from .job_store import JobStore, StoreError
@@ -18,9 +18,6 @@ from .settings import ServiceSettings, variable
 from .sqlite_jobs import SqliteJobStore
 from .upload_store import UploadStore
 from .uploads import UploadFolder
-
-if TYPE_CHECKING:
-    from .s3 import Bucket
 
 __all__ = ["DATABASE", "Stores", "looks", "open_stores"]
 
@@ -87,20 +84,16 @@ def _look_at_bucket(url: str) -> str:
 
 
 def _bucket(url: str) -> Bucket:
-    if not url.startswith("s3://"):
-        raise InvalidSettings(f"{variable('blob_store')} is {url!r}, not s3://bucket or s3://bucket/prefix")
-    from .s3 import Bucket  # needs the extra
-
-    return Bucket(url)
+    return Bucket(url, variable("blob_store"))
 
 
 def _open_blobs(settings: ServiceSettings, folder: Path) -> tuple[BlobStore, CheckpointFolder]:
     if settings.blob_store is None:
         return BlobFolder(folder / "blobs"), CheckpointFolder(folder / "checkpoints")
-    from .s3 import S3Blobs, S3Checkpoints
+    from .s3 import S3Blobs, S3Checkpoints, try_out
 
     bucket = _bucket(settings.blob_store)
-    bucket.try_out()
+    try_out(bucket)
     return S3Blobs(bucket), S3Checkpoints(folder / "checkpoints", bucket)
 
 

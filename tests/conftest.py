@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,14 @@ import pytest
 if TYPE_CHECKING:
     from .playground_desk import Desk
     from .stores import S3, Postgres
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Run the tests' services on Ray where that is asked for."""
+    if os.environ.get("LACONIC_TEST_ENGINE") == "ray":
+        from .on_ray import Scopes
+
+        config.pluginmanager.register(Scopes())
 
 
 @pytest.fixture(scope="module")

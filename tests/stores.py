@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -70,8 +72,20 @@ class S3:
         """The objects below a URL by the rest of their paths, as S3 itself tells them."""
         prefix = url.removeprefix(f"s3://{BUCKET}/")
         text = httpx.get(f"{self.endpoint}/{BUCKET}?list-type=2&prefix={prefix}").text
-        keys = [part.partition("</Key>")[0] for part in text.split("<Key>")[1:]]
-        return {key.removeprefix(f"{prefix}/"): httpx.get(f"{self.endpoint}/{BUCKET}/{key}").content for key in keys}
+        keys = [unescape(part.partition("</Key>")[0]) for part in text.split("<Key>")[1:]]
+        return {key.removeprefix(f"{prefix}/"): self._object(key) for key in keys}
+
+    def put(self, url: str, content: bytes) -> None:
+        """Write an object at its URL."""
+        self._ask("PUT", url.removeprefix(f"s3://{BUCKET}/"), content)
+
+    def _object(self, key: str) -> bytes:
+        return self._ask("GET", key).content
+
+    def _ask(self, method: str, key: str, content: bytes = b"") -> httpx.Response:
+        signed = "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=none"
+        url = f"{self.endpoint}/{BUCKET}/{quote(key)}"
+        return httpx.request(method, url, content=content, headers={"Authorization": signed}).raise_for_status()
 
 
 @contextmanager

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from laconic.codecs.errors import InvalidSettings
+from laconic.codecs.object_storage import Bucket
 from laconic.service.blobs import PIECE, BlobFolder, BlobStore, blob_name, checked
 from laconic.service.jobs import Jobs
-from laconic.service.s3 import Bucket, S3Blobs, S3Checkpoints
+from laconic.service.s3 import S3Blobs, S3Checkpoints
 from laconic.service.settings import ServiceSettings
 
 from .stores import S3
@@ -142,7 +143,7 @@ def test_a_sweep_takes_what_an_interrupted_write_has_left(tmp_path: Path) -> Non
 
 
 def test_a_bucket_that_cannot_be_used_stops_the_start(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("laconic.service.s3.RETRIES", {"max_retries": 0})
+    monkeypatch.setattr("laconic.codecs.object_storage.RETRIES", {"max_retries": 0})
     for url in ("s3://there-is-none/x", "gs://bucket", "/srv/blobs", "s3://"):
         with pytest.raises(InvalidSettings, match=r"LACONIC_BLOB_STORE"):
             Jobs(ServiceSettings(state_dir=tmp_path, blob_store=url)).open()

@@ -15,9 +15,10 @@ import PIL.Image
 import pytest
 
 from laconic import bulk as module
-from laconic import cli
-from laconic.bulk import Encoding, bulk, files_in, output_of
+from laconic import cli, places
+from laconic.bulk import Encoding, Outcome, Task, Work, bulk, output_of
 from laconic.codecs.container import is_laconic
+from laconic.places import files_in
 
 MEDIA = Path(__file__).resolve().parent / "media"
 WEBP = Encoding("webp", {"quality": 50}, None)
@@ -124,18 +125,18 @@ def test_two_files_for_one_output(source: Path, tmp_path: Path) -> None:
     assert summary.coded == 2 and [failure.file for failure in summary.failures] == ["one.png.lcn"]
 
 
-def _dies(task: Any) -> tuple[int, int]:
+def _dies(work: Work, task: Task) -> Outcome:
     """Stands for a codec that takes its process with it at one of the files."""
-    if task.source.name == "two.png":
+    if task.name.name == "two.png":
         os.kill(os.getpid(), 9)
-    return 1, 1
+    return Outcome(task, 1, 1)
 
 
 def test_a_process_that_dies_takes_only_its_own_file(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import multiprocessing
 
     monkeypatch.syspath_prepend(Path(__file__).parent.parent)  # the processes import `_dies` from here
-    monkeypatch.setattr(module, "_code", _dies)
+    monkeypatch.setattr(module, "attempt", _dies)
     monkeypatch.setattr(module, "_start", int)
     monkeypatch.setattr(module, "get_context", lambda name: multiprocessing.get_context("forkserver"))
     summary = bulk(source, tmp_path / "files", WEBP, patterns=["*.png"])
@@ -170,7 +171,7 @@ def test_mistakes_end_it_at_once(
 
 
 def test_names() -> None:
-    assert doctest.testmod(module).failed == 0
+    assert doctest.testmod(module).failed == doctest.testmod(places).failed == 0
     assert output_of(Path("x.LCN"), ".webp") == Path("x.webp")
     with pytest.raises(NotADirectoryError):
         bulk(MEDIA / "photograph.png", MEDIA, WEBP)

@@ -33,7 +33,8 @@ COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 STORES = yaml.safe_load((DOCKER / "compose.stores.yaml").read_text())
 DASHBOARD = json.loads((DOCKER / "grafana" / "laconic.json").read_text())
 ALERTS = yaml.safe_load((DOCKER / "prometheus" / "alerts.yml").read_text())
-MANIFESTS = [path for path in (DOCKER / "kubernetes").glob("*.yaml") if path.stem != "ray-service"]  # tests/test_ray_engine.py
+RAY = ("ray-service", "ray-bulk")  # of the KubeRay operator; tests/test_ray_engine.py has more of the first
+MANIFESTS = [path for path in (DOCKER / "kubernetes").glob("*.yaml") if path.stem not in RAY]
 KUBERNETES = {path.stem: yaml.safe_load(path.read_text()) for path in MANIFESTS}
 POD = KUBERNETES["deployment"]["spec"]["template"]["spec"]
 UID = 10001
@@ -387,6 +388,67 @@ class TestKubernetes:
         assert KUBERNETES["disruption-budget"]["spec"]["selector"]["matchLabels"] == labels
         assert KUBERNETES["autoscaler"]["spec"]["scaleTargetRef"]["name"] == KUBERNETES["deployment"]["metadata"]["name"]
         assert KUBERNETES["disruption-budget"]["spec"]["minAvailable"] < KUBERNETES["autoscaler"]["spec"]["minReplicas"]
+
+
+class TestRayJob:
+    """The RayJob that runs `laconic bulk`."""
+
+    JOB = yaml.safe_load((DOCKER / "kubernetes" / "ray-bulk.yaml").read_text())
+    CLUSTER = JOB["spec"]["rayClusterSpec"]
+    SERVICE = yaml.safe_load((DOCKER / "kubernetes" / "ray-service.yaml").read_text())["spec"]["rayClusterConfig"]
+
+    def pods(self) -> list[dict[str, Any]]:
+        groups = [self.CLUSTER["headGroupSpec"], *self.CLUSTER["workerGroupSpecs"]]
+        return [group["template"]["spec"] for group in groups]
+
+    @pytest.mark.parametrize("name", RAY)
+    def test_fields_are_kuberays(self, name: str) -> None:
+        check = program("check-jsonschema")
+        passes(check, "--schemafile", ROOT / "tests" / "kuberay.json", DOCKER / "kubernetes" / f"{name}.yaml")
+
+    def test_misspelt_fields_are_found(self, tmp_path: Path) -> None:
+        wrong = tmp_path / "wrong.yaml"
+        for before, after in (("submissionMode:", "submitMode:"), ("replicas: 4", "replica: 4"), ("HTTPMode", "HttpMode")):
+            text = (DOCKER / "kubernetes" / "ray-bulk.yaml").read_text()
+            assert before in text
+            wrong.write_text(text.replace(before, after, 1))
+            with pytest.raises(AssertionError, match=r"(?i)schema"):
+                passes(program("check-jsonschema"), "--schemafile", ROOT / "tests" / "kuberay.json", wrong)
+
+    def test_pods_pass_the_schema_and_have_no_rights(self, tmp_path: Path) -> None:
+        for index, pod in enumerate(self.pods()):
+            file = tmp_path / f"{index}.yaml"
+            file.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": pod}))
+            passes(program("kubernetes-validate"), "--strict", file)
+            (container,) = pod["containers"]
+            assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] == UID
+            assert pod["automountServiceAccountToken"] is pod["enableServiceLinks"] is False
+            assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+            assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+
+    def test_ray_and_the_image_are_those_of_the_service(self) -> None:
+        assert self.CLUSTER["rayVersion"] == self.SERVICE["rayVersion"]
+        service = self.SERVICE["headGroupSpec"]["template"]["spec"]["containers"][0]
+        assert {pod["containers"][0]["image"] for pod in self.pods()} == {service["image"]}
+
+    def test_the_command_is_one_that_fills_the_workers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The command line is parsed as a user's would be, up to where Ray starts."""
+        from laconic import bulk, bulk_ray, cli
+
+        asked: list[tuple[Any, ...]] = []
+        monkeypatch.setattr(bulk_ray, "RayEngine", lambda *given: asked.append(given))
+        monkeypatch.setattr(bulk, "bulk", lambda *given, **how: asked.append(given) or bulk.Summary())
+        program_, *arguments = self.JOB["spec"]["entrypoint"].split()
+        monkeypatch.setattr("laconic.commands.print_json", lambda **facts: None)
+        assert program_ == "laconic" and cli.main([*arguments, "--json"]) == 0
+        (actors, gpus, device), (source, destination, encoding) = asked
+        bulk._check(encoding)  # settings that the codec has
+        assert source.startswith("s3://") and destination.startswith("s3://") and (gpus, device) == (0, "auto")
+        places = sum(
+            group["replicas"] * int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+            for group in self.CLUSTER["workerGroupSpecs"]
+        )
+        assert actors == places, "a process takes one processor"
 
 
 class TestContainerCheck:

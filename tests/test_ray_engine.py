@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,20 @@ def test_haproxy_mode_needs_keys(fake: FakeRay) -> None:
     ray_engine.serve(ServiceSettings(port=0, insecure=True))
 
 
+def test_a_proxy_that_does_not_start_is_said(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    class RayError(Exception):
+        pass
+
+    def dies(**options: Any) -> None:
+        raise RayError("The actor died unexpectedly.\n\tname: ProxyActor")
+
+    monkeypatch.setattr(fake, "start", dies, raising=False)
+    monkeypatch.setattr(fake, "exceptions", types.SimpleNamespace(RayError=RayError), raising=False)
+    with pytest.raises(DeviceUnavailable, match=r"did not start: The actor died unexpectedly\. name: ProxyActor"):
+        ray_engine.serve(ServiceSettings(port=0))
+    assert fake.called[-1][0] == "shutdown"
+
+
 def test_a_public_bind_needs_keys_on_ray_too(fake: FakeRay) -> None:
     with pytest.raises(InvalidSettings, match="laconic keys add"):
         ray_engine.serve(ServiceSettings(host="0.0.0.0", port=0))
@@ -333,7 +348,7 @@ class TestManifest:
 
     def test_ray_is_one_that_the_extra_allows(self) -> None:
         project = (ROOT / "pyproject.toml").read_text()
-        assert f'ray = ["ray[serve]>={CLUSTER["rayVersion"].rpartition(".")[0]},' in project
+        assert f'ray = ["ray[data,serve]>={CLUSTER["rayVersion"].rpartition(".")[0]},' in project
 
 
 @pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed")

@@ -192,17 +192,19 @@ def test_an_animated_gif_is_a_video_unless_a_codec_of_pictures_is_named(folder: 
 
 def test_bulk_takes_both_kinds(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     from laconic import bulk
+    from laconic.places import Folder
 
+    here = Folder(folder)
     Image(clip_array()[0]).save("photo.png")
     assert run("encode", "photo.png", "--codec", "webp", "--lossless") == 0
-    assert bulk._ending_of(folder, (), Path("clip.lcn")) == ".mp4"
-    assert bulk._ending_of(folder, ("webp", "webm"), Path("clip.lcn")) == ".webm"
-    assert bulk._ending_of(folder, ("webp", "webm"), Path("photo.lcn")) == ".webp"
-    assert bulk._ending_of(folder, ("npy",), Path("clip.lcn")) == ".npy"
+    assert bulk._ending_of(here, (), Path("clip.lcn")) == ".mp4"
+    assert bulk._ending_of(here, ("webp", "webm"), Path("clip.lcn")) == ".webm"
+    assert bulk._ending_of(here, ("webp", "webm"), Path("photo.lcn")) == ".webp"
+    assert bulk._ending_of(here, ("npy",), Path("clip.lcn")) == ".npy"
     (folder / "broken.lcn").write_bytes(b"nothing")
-    assert bulk._ending_of(folder, ("webm",), Path("broken.lcn")) == ".png"
-    task = bulk._Task(folder / "clip.lcn", folder / "back.npy", None, "cpu", False)
-    bulk._code(task)
+    assert bulk._ending_of(here, ("webm",), Path("broken.lcn")) == ".png"
+    outcome = bulk.attempt(bulk.Work(".", ".", None, "cpu", False), bulk.Task(Path("clip.lcn"), Path("back.npy")))
+    assert outcome.reason == "" and outcome.after == (folder / "back.npy").stat().st_size
     assert np.array_equal(frames_of("back.npy"), clip_array(COUNT))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from ..codecs.errors import InvalidSettings
+from .errors import InvalidSettings
 
 __all__ = ["extra_module"]
 
