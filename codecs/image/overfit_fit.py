@@ -40,7 +40,7 @@ __all__ = [
 
 SOFT = 0.93  # part of all steps; in the rest latents are rounded hard and only the networks move
 TEMPERATURES, STRENGTHS = (0.3, 0.1), (0.3, 0.1)  # of soft rounding and its noise, at first and at last
-LATENT_RATE, NETWORK_RATE = 0.2, 0.02
+LATENT_RATE, NETWORK_RATE = 0.15, 0.02
 HARD_RATE = 0.1  # of the networks' rate, once rounding is hard
 LARGEST_PARAMETER = 7.9
 AGAIN, AGAIN_STEPS, AGAIN_RATE = 0.25, 100, 0.4  # steps (part and least) and learning rates of a fit that goes on from another

@@ -32,7 +32,8 @@ DIGESTS = "digests.json"
 STREAMS: dict[str, tuple[str, dict[str, object]]] = {
     "image-transform-30": ("image-transform", {"quality": 30}),
     "image-transform-80": ("image-transform", {"quality": 80}),
-    "image-overfit-20": ("image-overfit", {"quality": 20, "effort": 3}),
+    "image-overfit-50": ("image-overfit", {"quality": 50, "effort": 3}),
+    "image-overfit-20": ("image-overfit", {"quality": 20, "effort": 3}),  # this one and the next have the first weights
     "image-overfit-80": ("image-overfit", {"quality": 80, "effort": 3}),
     "jpeg-75": ("jpeg", {"quality": 75, "chroma": "444"}),
     "webp-lossless": ("webp", {"lossless": True}),
