@@ -10,7 +10,7 @@ from .codec import Progress
 
 __all__ = ["COMPILING", "reported"]
 
-COMPILING = "compiling kernels, which takes up to a minute the first time on this machine"
+COMPILING = "compiling kernels, once on this machine"
 
 
 @contextlib.contextmanager

@@ -90,6 +90,11 @@ def test_codecs_pass_it_on_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     assert COMPILING in told
 
 
+def test_its_pictures_differ_in_kind() -> None:
+    kinds = {(picture.array.shape[2], picture.array.dtype.name) for picture in warming._pictures()}
+    assert kinds == {(1, "uint8"), (3, "uint8"), (4, "uint8"), (1, "uint16"), (3, "uint16")}
+
+
 def test_warming_codes_what_each_codec_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[float] = []
     found = list(warming.warmed(("jpeg", "webp", "flac", "h264"), lambda part, stage: told.append(part)))

@@ -176,10 +176,6 @@ class TestPrepare:
         with pytest.raises(SystemExit, match="stray"):
             prepare.check_weights()
 
-    def test_its_pictures_differ_in_kind(self, prepare: Any) -> None:
-        kinds = {(picture.array.shape[2], picture.array.dtype.name) for picture in prepare.pictures()}
-        assert kinds == {(1, "uint8"), (3, "uint8"), (4, "uint8"), (1, "uint16"), (3, "uint16")}
-
 
 class TestCompose:
     def test_schema(self) -> None:

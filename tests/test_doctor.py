@@ -19,6 +19,7 @@ from laconic.codecs import weights
 from laconic.codecs.errors import DeviceUnavailable
 from laconic.doctor import examine, exit_status
 from laconic.findings import Finding
+from laconic.service.postgres import SCHEMA
 from laconic.service.postgres_jobs import PostgresJobStore
 from laconic.service.settings import ServiceSettings
 
@@ -265,7 +266,7 @@ def test_stores_that_settings_name(monkeypatch: pytest.MonkeyPatch, postgres: Po
     assert found("store blob_store").state == "warning"
     monkeypatch.setenv("LACONIC_BLOB_STORE", s3.url())
     PostgresJobStore(url, ServiceSettings()).close()
-    assert "schema 1 of 1, 0 jobs" in found("store job_store").found
+    assert f"schema {SCHEMA} of {SCHEMA}, 0 jobs" in found("store job_store").found
     assert found("store blob_store").state == "ok" and " 0 blobs" in found("store blob_store").found
     postgres.query(f"UPDATE {url.rpartition('%3D')[2]}.laconic SET version = 99")
     assert found("store job_store").state == "failed" and "newer" in found("store job_store").found

@@ -27,9 +27,14 @@ from laconic.codecs.signals import Image
 from laconic.service import tracing
 from laconic.service.job_store import Draft
 from laconic.service.logs import make_log
+from laconic.service.postgres import _STEPS as STEPS
+from laconic.service.postgres import PostgresDatabase
+from laconic.service.postgres_jobs import PostgresJobStore
 from laconic.service.serve import background
 from laconic.service.settings import ServiceSettings
 from laconic.service.sqlite_jobs import SqliteJobStore
+
+from .stores import Postgres
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra [otel] is not installed")
 
@@ -286,3 +291,19 @@ def test_a_database_of_a_version_before_takes_traces_too(tmp_path: Path) -> None
     before, now = store.get(kept.id), store.add(draft)[0]
     assert before is not None and before.trace == "" and now.trace == "00-a-b-01"
     store.close()
+
+
+def test_tables_of_the_version_before_are_brought_up_to_date(monkeypatch: pytest.MonkeyPatch, postgres: Postgres) -> None:
+    url, settings = postgres.url(), ServiceSettings()
+    with monkeypatch.context() as before:
+        before.setattr("laconic.service.postgres._STEPS", STEPS[:1])
+        before.setattr("laconic.service.postgres.SCHEMA", 1)
+        database = PostgresDatabase(url)
+        database.prepare()
+        database.close()
+    store = PostgresJobStore(url, settings)
+    kept, _ = store.add(Draft(op="encode", options={}, form="", name="a", payload="p", payload_bytes=1, trace="00-a-b-01"))
+    store.close()
+    database = PostgresDatabase(url)
+    assert kept.trace == "00-a-b-01" and database.version() == len(STEPS)
+    database.close()
