@@ -124,9 +124,9 @@ class Folder:
     def claim(self, name: Path) -> bool:
         """See `Place.claim`: makes the folders that the output is in."""
         target = self.path / name
+        if target.is_symlink() or not target.parent.resolve().is_relative_to(self._root):  # an object's name may hold ".."
+            raise InvalidSettings(f"{target} is not in {self.path}: a symbolic link, or its name, leads elsewhere")
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_symlink() or not target.parent.resolve().is_relative_to(self._root):
-            raise InvalidSettings(f"a symbolic link leads from {target} elsewhere")
         return target.exists()
 
     @contextmanager
