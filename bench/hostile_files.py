@@ -9,17 +9,26 @@ from fractions import Fraction
 
 import numpy as np
 from google_crc32c import value as crc32c
+from numpy.typing import NDArray
 
 from ..codecs import compress, container, media
 from ..codecs.codec import Stream, VideoFacts
 from ..codecs.container import SIGNATURE
+from ..codecs.registry import codec_class
 from ..codecs.settings import codecs_with
-from ..codecs.signals import Colour, Image
+from ..codecs.signals import Audio, Colour, Image, Signal, Video
 from .fuzz import seal
 
-__all__ = ["Bomb", "bombs", "small_streams"]
+__all__ = ["Bomb", "bombs", "small_files", "small_streams"]
 
 GIANT = 65_535  # pixels a side
+SHORT_FIT = {
+    "effort": 1,
+    "steps": 100,
+    "parameters": 1_500,
+    "frames": 3,
+    "jobs": 1,
+}  # of codecs that fit, where they have these
 LARGEST = 8_000  # a side of the largest picture that the default limit allows: 64,000,000 pixels
 
 
@@ -95,11 +104,34 @@ def _streams() -> list[Bomb]:
 
 def small_streams(height: int = 48, width: int = 64) -> dict[str, bytes]:
     """Return a valid file of every codec for pictures, by its id, of one picture of random and smooth parts."""
+    picture = Image(_scene(height, width))
+    return {name: _small_file(name, picture) for name in codecs_with("image")}
+
+
+def small_files() -> dict[str, bytes]:
+    """Return a valid file of every codec, by its id: of a picture, of six frames, of a quarter of a second of sound."""
+    scene = _scene(24, 40)
+    frames = np.stack([scene[:, at : at + 32] for at in range(6)])
+    time = np.arange(4_000)
+    tone = 9_000 * np.sin(time / 5) * np.cos(time / 900) + np.random.default_rng(6).normal(0, 40, time.size)
+    sound = Audio.of(tone.astype(np.int16)[None], 16_000)
+    videos = {name: _small_file(name, Video.of(frames)) for name in codecs_with("video")}
+    return small_streams(24, 32) | videos | {name: _small_file(name, sound) for name in codecs_with("audio")}
+
+
+def _scene(height: int, width: int) -> NDArray[np.uint8]:
     rows, columns = np.mgrid[0:height, 0:width]
     smooth = np.stack([rows * 3, columns * 2, rows + columns], 2).astype(np.uint8)
     noise = np.random.default_rng(5).integers(0, 256, smooth.shape, np.uint8)
-    picture = Image(np.where((rows + columns < height // 2)[..., None], noise, smooth))
-    return {name: compress.encode(picture, name, device="cpu").data for name in codecs_with("image")}
+    return np.where((rows + columns < height // 2)[..., None], noise, smooth)
+
+
+def _small_file(name: str, signal: Signal) -> bytes:
+    """Return a file of a codec; of one that fits, after the fewest steps that it can be told to take."""
+    known = codec_class(name).Settings.model_fields
+    quick = SHORT_FIT if "checkpoint" in known else {}
+    settings = {setting: value for setting, value in quick.items() if setting in known}
+    return compress.encode(signal, name, settings, device="cpu").data
 
 
 def _png(width: int, height: int, depth: int, colour: int, samples: bytes, *more: bytes) -> bytes:

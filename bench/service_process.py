@@ -24,10 +24,10 @@ LINES = 400  # of the log that are kept
 
 
 class ServiceProcess:
-    """A service that runs: its URL, the end of its log, and what its processes use."""
+    """A service that runs: its URL, the failures in its log, and what its processes use."""
 
-    def __init__(self, url: str, process: subprocess.Popen[str], log: deque[str]) -> None:
-        self.url, self._process, self._log = url, process, log
+    def __init__(self, url: str, process: subprocess.Popen[str], failures: deque[str]) -> None:
+        self.url, self._process, self._failures = url, process, failures
 
     @property
     def alive(self) -> bool:
@@ -39,8 +39,8 @@ class ServiceProcess:
         self._process.kill()
 
     def failures(self) -> list[str]:
-        """Return the lines of the log about failures, among the last ones."""
-        return [line for line in list(self._log) if '"failure"' in line or "Traceback" in line]
+        """Return the last lines of the log about failures, whatever else it has said since."""
+        return list(self._failures)
 
     def resident_mib(self) -> float:
         """Return the resident memory of the service and its workers in MiB, shared pages once; NaN where there is no /proc."""
@@ -107,9 +107,10 @@ def _address(log: IO[str]) -> str:
 
 
 def _keep_reading(log: IO[str]) -> deque[str]:
-    """Empty the pipe from a thread, so that the service never blocks on its log; returns the lines to come."""
+    """Empty the pipe from a thread, so that the service never blocks on its log; returns the failures to come."""
     lines: deque[str] = deque(maxlen=LINES)
-    threading.Thread(target=lines.extend, args=(log,), daemon=True).start()
+    failures = (line for line in log if '"failure"' in line or "Traceback" in line)
+    threading.Thread(target=lines.extend, args=(failures,), daemon=True).start()
     return lines
 
 
