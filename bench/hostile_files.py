@@ -56,9 +56,11 @@ def bombs() -> list[Bomb]:
         Bomb("PPM header of 65535 × 65535", encode, b"P6 65535 65535 255\n" + bytes(100)),
         Bomb("PNG of 14000 × 14000, all there", encode, _flat_png(14_000)),
         Bomb("PNG with 50 MB of text", encode, _png(1, 1, 8, 2, b"\0\1\2\3", *_text(50_000_000))),
-        Bomb("PNG of 8000 × 8000 with one row there", encode, _png(LARGEST, LARGEST, 8, 2, bytes(3 * LARGEST + 1)), False),
-        Bomb("JPEG of 8000 × 8000 with next to nothing there", encode, _jpeg(LARGEST, LARGEST), False),
+        Bomb("PNG of 8000 × 8000 with one row there", encode, _png(LARGEST, LARGEST, 8, 2, bytes(3 * LARGEST + 1))),
+        Bomb("JPEG of 8000 × 8000 with next to nothing there", encode, _jpeg(LARGEST, LARGEST)),
         Bomb("PNG of 8000 × 8000, all there, one bit a pixel", encode, _flat_png(LARGEST), refusable=False),
+        Bomb("PNG of 8000 × 8000, all there, RGB", encode, _flat_png(LARGEST, 8, 2, 3), refusable=False),
+        Bomb("WebP of 8000 × 8000, all there", encode, _flat_webp(LARGEST), refusable=False),
         Bomb("GIF of a million frames", encode, _gif(1_000_000), refusable=False),
         Bomb("GIF of a million frames, as a video", "/v1/encode?codec=h264", _gif(1_000_000), refusable=False),
         Bomb("Y4M header of 65535 × 65535", "/v1/encode?codec=h264", b"YUV4MPEG2 W65535 H65535 F25:1\nFRAME\n" + bytes(100)),
@@ -150,9 +152,14 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def _flat_png(side: int) -> bytes:
-    """Return a complete black PNG of one bit a pixel: about a byte for 8,000 pixels."""
-    return _png(side, side, 1, 0, bytes((side + 7) // 8 + 1) * side)
+def _flat_png(side: int, depth: int = 1, colour: int = 0, channels: int = 1) -> bytes:
+    """Return a complete black PNG; of one bit a pixel, it has about a byte for 8,000 pixels."""
+    return _png(side, side, depth, colour, bytes((side * depth * channels + 7) // 8 + 1) * side)
+
+
+def _flat_webp(side: int) -> bytes:
+    """Return a complete black WebP: about a byte for 80,000 pixels."""
+    return media.write(Image(np.zeros((side, side, 3), np.uint8)), "webp")
 
 
 def _jpeg(width: int, height: int) -> bytes:

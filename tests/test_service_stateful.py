@@ -36,6 +36,7 @@ PART = "application/offset+octet-stream"
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     limited = ServiceSettings(
+        max_uploads=10_000,
         port=0,
         threads=1,
         codecs=("jpeg", "webp"),
@@ -128,15 +129,11 @@ def inapplicable(case: Case, real: bool) -> list[CheckFunction]:
     """Return the checks that say nothing about a call."""
     checks: list[CheckFunction] = []
     if real or "{" in case.operation.path or case.operation.method == "post":
-        checks.append(
-            positive_data_acceptance
-        )  # bytes drawn at random are no pictures, ids no jobs, and offsets not those there
+        checks.append(positive_data_acceptance)  # bytes at random are no pictures, ids no jobs, numbers no offsets of uploads
     if real:
         checks.append(negative_data_rejection)  # what was drawn is not what was sent
-    if case.operation.path.startswith("/v1/jobs/"):
-        checks.append(
-            use_after_free
-        )  # DELETE cancels a job, whose status, and result if it was done, are there until it expires
+    if case.operation.path.startswith("/v1/jobs/"):  # DELETE cancels: a job, and its result, are there until they expire
+        checks.append(use_after_free)
     return checks
 
 
