@@ -20,7 +20,6 @@ from ...entropy.adaptive_binary import (
     POSITION,
     Bytes,
     Integers,
-    check_supply,
     finish_decoding,
     finish_encoding,
     start_decoding,
@@ -117,10 +116,9 @@ def decode_parameters(
     array = np.frombuffer(bytearray(coded), np.uint8)  # a copy: the kernel is typed for bytes that it may write
     coder, model = start_decoding(array), new_model(KINDS)
     tensors = {}
+    for name, shape, role in shapes:
+        tensors[name] = _code_tensor(model, shape, role, None, (reference or {}).get(name), coder, array, True)
     try:
-        for name, shape, role in shapes:
-            tensors[name] = _code_tensor(model, shape, role, None, (reference or {}).get(name), coder, array, True)
-            check_supply(coder, array)
         finish_decoding(coder, array)
     except SymbolsCorrupt as error:
         raise CorruptStream(str(error)) from None
