@@ -33,7 +33,15 @@ BODIES = {"/v1/encode": PNG, "/v1/decode": STREAM, "/v1/inspect": STREAM, "/v1/j
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    limited = ServiceSettings(port=0, threads=1, codecs=("jpeg", "webp", "h264"), max_body_bytes=200_000, max_pixels=100_000)
+    limited = ServiceSettings(
+        port=0,
+        threads=1,
+        codecs=("jpeg", "webp", "h264"),
+        max_body_bytes=200_000,
+        max_pixels=100_000,
+        max_uploads=10_000,
+        max_jobs=10_000,
+    )
     with background(limited, make_log(io.StringIO())) as url:
         yield url
 
