@@ -21,13 +21,6 @@ from .fuzz import seal
 __all__ = ["Bomb", "bombs", "small_files", "small_streams"]
 
 GIANT = 65_535  # pixels a side
-SHORT_FIT = {
-    "effort": 1,
-    "steps": 100,
-    "parameters": 1_500,
-    "frames": 3,
-    "jobs": 1,
-}  # of codecs that fit, where they have these
 LARGEST = 8_000  # a side of the largest picture that the default limit allows: 64,000,000 pixels
 
 
