@@ -9,15 +9,16 @@ from fractions import Fraction
 
 import numpy as np
 from google_crc32c import value as crc32c
+from numpy.typing import NDArray
 
 from ..codecs import compress, container, media
 from ..codecs.codec import Stream, VideoFacts
 from ..codecs.container import SIGNATURE
-from ..codecs.settings import codecs_with
-from ..codecs.signals import Colour, Image
+from ..codecs.settings import codecs_with, shortest_fit
+from ..codecs.signals import Audio, Colour, Image, Signal, Video
 from .fuzz import seal
 
-__all__ = ["Bomb", "bombs", "small_streams"]
+__all__ = ["Bomb", "bombs", "small_files", "small_streams"]
 
 GIANT = 65_535  # pixels a side
 LARGEST = 8_000  # a side of the largest picture that the default limit allows: 64,000,000 pixels
@@ -47,9 +48,10 @@ def bombs() -> list[Bomb]:
         Bomb("PPM header of 65535 × 65535", encode, b"P6 65535 65535 255\n" + bytes(100)),
         Bomb("PNG of 14000 × 14000, all there", encode, _flat_png(14_000)),
         Bomb("PNG with 50 MB of text", encode, _png(1, 1, 8, 2, b"\0\1\2\3", *_text(50_000_000))),
-        Bomb("PNG of 8000 × 8000 with one row there", encode, _png(LARGEST, LARGEST, 8, 2, bytes(3 * LARGEST + 1)), False),
-        Bomb("JPEG of 8000 × 8000 with next to nothing there", encode, _jpeg(LARGEST, LARGEST), False),
+        Bomb("PNG of 8000 × 8000 with one row there", encode, _png(LARGEST, LARGEST, 8, 2, bytes(3 * LARGEST + 1))),
+        Bomb("JPEG of 8000 × 8000 with next to nothing there", encode, _jpeg(LARGEST, LARGEST)),
         Bomb("PNG of 8000 × 8000, all there, one bit a pixel", encode, _flat_png(LARGEST), refusable=False),
+        Bomb("PNG of 8000 × 8000, all there, RGB", encode, _flat_png(LARGEST, 8, 2, 3), refusable=False),
         Bomb("GIF of a million frames", encode, _gif(1_000_000), refusable=False),
         Bomb("GIF of a million frames, as a video", "/v1/encode?codec=h264", _gif(1_000_000), refusable=False),
         Bomb("Y4M header of 65535 × 65535", "/v1/encode?codec=h264", b"YUV4MPEG2 W65535 H65535 F25:1\nFRAME\n" + bytes(100)),
@@ -95,11 +97,30 @@ def _streams() -> list[Bomb]:
 
 def small_streams(height: int = 48, width: int = 64) -> dict[str, bytes]:
     """Return a valid file of every codec for pictures, by its id, of one picture of random and smooth parts."""
+    picture = Image(_scene(height, width))
+    return {name: _small_file(name, picture) for name in codecs_with("image")}
+
+
+def small_files() -> dict[str, bytes]:
+    """Return a valid file of every codec, by its id: of a picture, of six frames, of a quarter of a second of sound."""
+    scene = _scene(24, 40)
+    frames = np.stack([scene[:, at : at + 32] for at in range(6)])
+    time = np.arange(4_000)
+    tone = 9_000 * np.sin(time / 5) * np.cos(time / 900) + np.random.default_rng(6).normal(0, 40, time.size)
+    sound = Audio.of(tone.astype(np.int16)[None], 16_000)
+    videos = {name: _small_file(name, Video.of(frames)) for name in codecs_with("video")}
+    return small_streams(24, 32) | videos | {name: _small_file(name, sound) for name in codecs_with("audio")}
+
+
+def _scene(height: int, width: int) -> NDArray[np.uint8]:
     rows, columns = np.mgrid[0:height, 0:width]
     smooth = np.stack([rows * 3, columns * 2, rows + columns], 2).astype(np.uint8)
     noise = np.random.default_rng(5).integers(0, 256, smooth.shape, np.uint8)
-    picture = Image(np.where((rows + columns < height // 2)[..., None], noise, smooth))
-    return {name: compress.encode(picture, name, device="cpu").data for name in codecs_with("image")}
+    return np.where((rows + columns < height // 2)[..., None], noise, smooth)
+
+
+def _small_file(name: str, signal: Signal) -> bytes:
+    return compress.encode(signal, name, shortest_fit(name), device="cpu").data
 
 
 def _png(width: int, height: int, depth: int, colour: int, samples: bytes, *more: bytes) -> bytes:
@@ -118,9 +139,9 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def _flat_png(side: int) -> bytes:
-    """Return a complete black PNG of one bit a pixel: about a byte for 8,000 pixels."""
-    return _png(side, side, 1, 0, bytes((side + 7) // 8 + 1) * side)
+def _flat_png(side: int, depth: int = 1, colour: int = 0, channels: int = 1) -> bytes:
+    """Return a complete black PNG; of one bit a pixel, it has about a byte for 8,000 pixels."""
+    return _png(side, side, depth, colour, bytes((side * depth * channels + 7) // 8 + 1) * side)
 
 
 def _jpeg(width: int, height: int) -> bytes:

@@ -52,16 +52,17 @@ def clients(url: str, calls: Sequence[Call], count: int, seconds: float, request
 
 
 async def _clients(url: str, calls: Sequence[Call], count: int, seconds: float, requests: int | None) -> list[Answer]:
-    began, answers, numbers = time.perf_counter(), list[Answer](), iter(range(requests if requests is not None else 10**12))
-
-    async def one(client: httpx.AsyncClient) -> None:
-        for number in numbers:
-            if time.perf_counter() - began > seconds:
-                return
-            answers.append(await _send(client, calls[number % len(calls)], began))
-
+    answers, numbers = list[Answer](), iter(range(requests if requests is not None else 10**12))
     async with _client(url) as client:
-        await asyncio.gather(*(one(client) for _ in range(count)))
+        began = time.perf_counter()  # not before: to make a client takes longer than short runs do where the machine is busy
+
+        async def one() -> None:
+            for number in numbers:
+                if time.perf_counter() - began > seconds:
+                    return
+                answers.append(await _send(client, calls[number % len(calls)], began))
+
+        await asyncio.gather(*(one() for _ in range(count)))
     return answers
 
 

@@ -7,26 +7,23 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from tempfile import NamedTemporaryFile
 
 import httpx
 
 __all__ = ["ServiceProcess", "running_service"]
 
 START_S = 180.0
-LINES = 400  # of the log that are kept
 
 
 class ServiceProcess:
-    """A service that runs: its URL, the end of its log, and what its processes use."""
+    """A service that runs: its URL, the failures in its log, and what its processes use."""
 
-    def __init__(self, url: str, process: subprocess.Popen[str], log: deque[str]) -> None:
+    def __init__(self, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         self.url, self._process, self._log = url, process, log
 
     @property
@@ -39,8 +36,9 @@ class ServiceProcess:
         self._process.kill()
 
     def failures(self) -> list[str]:
-        """Return the lines of the log about failures, among the last ones."""
-        return [line for line in list(self._log) if '"failure"' in line or "Traceback" in line]
+        """Return the lines of the log about failures."""
+        with open(self._log, encoding="utf-8", errors="replace") as log:
+            return [line for line in log if '"failure"' in line or "Traceback" in line]
 
     def resident_mib(self) -> float:
         """Return the resident memory of the service and its workers in MiB, shared pages once; NaN where there is no /proc."""
@@ -81,11 +79,10 @@ def running_service(settings: Mapping[str, object]) -> Iterator[ServiceProcess]:
     """
     given = {f"LACONIC_{name.upper()}": str(value) for name, value in {"port": 0, **settings}.items() if value is not None}
     command = [sys.executable, "-P", "-m", "laconic.service.serve"]
-    with subprocess.Popen(command, env=os.environ | given, stderr=subprocess.PIPE, text=True) as process:
+    # the log goes to a file: who reads a pipe is woken at every request, and takes the processor from what is measured
+    with NamedTemporaryFile("ab") as log, subprocess.Popen(command, env=os.environ | given, stderr=log) as process:
         try:
-            assert process.stderr is not None
-            url = _address(process.stderr)
-            service = ServiceProcess(url, process, _keep_reading(process.stderr))
+            service = ServiceProcess(_address(Path(log.name), process), process, Path(log.name))
             _wait_until_ready(service)
             yield service
         finally:
@@ -93,24 +90,17 @@ def running_service(settings: Mapping[str, object]) -> Iterator[ServiceProcess]:
             process.wait(60)
 
 
-def _address(log: IO[str]) -> str:
-    said = deque[str](maxlen=5)
-    for line in log:
-        said.append(line)
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if event.get("event") == "listening":
-            return str(event["url"])
-    raise RuntimeError(f"the service ended before it listened: {''.join(said)}")
-
-
-def _keep_reading(log: IO[str]) -> deque[str]:
-    """Empty the pipe from a thread, so that the service never blocks on its log; returns the lines to come."""
-    lines: deque[str] = deque(maxlen=LINES)
-    threading.Thread(target=lines.extend, args=(log,), daemon=True).start()
-    return lines
+def _address(log: Path, process: subprocess.Popen[bytes]) -> str:
+    while True:
+        ended = process.poll() is not None
+        for line in log.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):  # half a line, or none of ours
+                event = json.loads(line)
+                if event.get("event") == "listening":
+                    return str(event["url"])
+        if ended:
+            raise RuntimeError(f"the service ended before it listened: {log.read_text(errors='replace')[-2000:]}")
+        time.sleep(0.05)
 
 
 def _wait_until_ready(service: ServiceProcess) -> None:

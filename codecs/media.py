@@ -12,6 +12,7 @@ from .audio import readers as audio_readers
 from .audio import writers as audio_writers
 from .errors import UnsupportedMedia
 from .image import readers, writers
+from .image.least_bytes import check_complete
 from .image.readers import Header, from_pillow
 from .limits import Limits
 from .signals import Audio, Image, Pictures, Samples, Signal, Video
@@ -145,6 +146,7 @@ def read_header(data: bytes, limits: Limits | None = None) -> Header:
         return Header(name, height, width, channels, count)
     header = readers.read_header(data, name)
     limits.check("max_pixels", header.height * header.width, "the picture's number of pixels")
+    check_complete(data, name)
     return header
 
 

@@ -10,7 +10,9 @@ from .codec import Codec, CodecSettings, TargetCodec
 from .errors import InvalidSettings
 from .registry import codec_class, codec_ids
 
-__all__ = ["codecs_at_once", "codecs_with", "is_lossless", "make_settings", "settings_used", "takes"]
+__all__ = ["codecs_at_once", "codecs_with", "is_lossless", "make_settings", "settings_used", "shortest_fit", "takes"]
+
+SHORTEST = {"effort": 1, "steps": 100, "parameters": 1_500, "jobs": 1}
 
 
 def make_settings(codec: type[Codec], values: Mapping[str, object]) -> CodecSettings:
@@ -59,6 +61,12 @@ def codecs_with(kind: str, *names: str) -> list[str]:
 def codecs_at_once(kind: str, *names: str) -> list[str]:
     """Return the codecs of `codecs_with` but fits, whose encodings take minutes and which meet targets by themselves."""
     return [name for name in codecs_with(kind, *names) if not issubclass(codec_class(name), TargetCodec)]
+
+
+def shortest_fit(name: str) -> dict[str, object]:
+    """Return settings with which a codec that fits takes less than a second for something small; none for other codecs."""
+    known = codec_class(name).Settings.model_fields
+    return {setting: value for setting, value in SHORTEST.items() if setting in known} if "checkpoint" in known else {}
 
 
 def is_lossless(values: Mapping[str, object]) -> bool:

@@ -32,6 +32,7 @@ from .errors import SymbolsCorrupt
 from .tables import PRECISION
 
 __all__ = [
+    "check_supply",
     "decode_bit",
     "decode_entry",
     "decode_integers",
@@ -261,12 +262,16 @@ def decode_entry(coder: Integers, coded: Bytes, cumulative: NDArray[np.int32], s
     return low - start
 
 
+def check_supply(coder: Integers, coded: Bytes) -> None:
+    """Raise `SymbolsCorrupt` if more was decoded than `coded` can hold: a long stream need not be gone through then."""
+    if int(coder[POSITION]) - coded.size > WINDOW // 8:
+        raise SymbolsCorrupt("coded symbols are corrupt: the bytes end too early")
+
+
 def finish_decoding(coder: Integers, coded: Bytes) -> None:
     """Raise `SymbolsCorrupt` unless `coded` is as long as the symbols decoded from it needed."""
-    excess = int(coder[POSITION]) - coded.size
-    if excess > WINDOW // 8:
-        raise SymbolsCorrupt("coded symbols are corrupt: the bytes end too early")
-    if excess < 0:
+    check_supply(coder, coded)
+    if int(coder[POSITION]) < coded.size:
         raise SymbolsCorrupt("coded symbols are corrupt: bytes are left over")
 
 

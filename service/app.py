@@ -49,6 +49,7 @@ def create_app(settings: ServiceSettings | None = None, log: Log | None = None) 
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers={HTTPException: _http_problem},
+        generate_unique_id_function=lambda route: route.name,  # `submit_job`: short enough for links to name
     )
     app.state.runtime = runtime
     app.include_router(coding_routes)

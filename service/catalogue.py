@@ -15,7 +15,7 @@ from ..codecs import compress
 from ..codecs.codec import BatchCodec, Codec, TargetCodec
 from ..codecs.errors import DeviceUnavailable, LaconicError, WeightsMissing
 from ..codecs.registry import codec_class, codec_ids, open_codec
-from ..codecs.settings import takes
+from ..codecs.settings import shortest_fit, takes
 from ..codecs.signals import Audio, Image, Signal, Video
 from ..codecs.weights import check_weights, pinned_weights
 from .logs import Log
@@ -114,10 +114,10 @@ def open_catalogue(
 ) -> Catalogue:
     """Open every allowed codec and code a small picture with it both ways, so that first requests find kernels compiled.
 
-    Those of `WARMED_LATE` are only opened: `warm_late` does the rest while others are served already. A codec that does not
-    open is logged and left out. Raises `DeviceUnavailable` for a device that is absent or not exact, `WeightsMissing` when no
-    codec is left. Calls `opened` with the id of each codec and the seconds that it took. Sets torch's threads for the
-    calling thread.
+    Those of `WARMED_LATE`, and those that fit, are only opened: `warm_late` does the rest while others are served already. A
+    codec that does not open is logged and left out. Raises `DeviceUnavailable` for a device that is absent or not exact,
+    `WeightsMissing` when no codec is left. Calls `opened` with the id of each codec and the seconds that it took. Sets
+    torch's threads for the calling thread.
     """
     set_threads(settings.threads)
     served: dict[str, Served] = {}
@@ -126,7 +126,7 @@ def open_catalogue(
         began = time.perf_counter()
         try:
             served[name] = _open(name, settings.device)
-            if name not in WARMED_LATE:
+            if not _is_late(name, served[name]):
                 _warm(name, settings.device)
             seconds = round(time.perf_counter() - began, 3)
             opened(name, seconds)
@@ -152,13 +152,13 @@ def set_threads(threads: int) -> None:
 
 
 def warm_late(catalogue: Catalogue, device: str, log: Log) -> None:
-    """Code a small picture with every codec that `open_catalogue` has only opened; what fails is logged.
+    """Code something small with every codec that `open_catalogue` has only opened; what fails is logged.
 
     For a thread beside the device's owner: these codecs keep nothing from one call to the next. A request that needs a kernel
     which is being compiled waits for it.
     """
-    for name in WARMED_LATE:
-        if name in catalogue.served:
+    for name, served in catalogue.served.items():
+        if _is_late(name, served):
             began = time.perf_counter()
             try:
                 _warm(name, device)
@@ -173,14 +173,16 @@ def _open(name: str, device: str) -> Served:
     return Served(open_codec(name, place), place, _weights(name))
 
 
+def _is_late(name: str, served: Served) -> bool:
+    return name in WARMED_LATE or served.fits
+
+
 def _warm(name: str, device: str) -> None:
-    if CHECKPOINT in codec_class(name).Settings.model_fields:  # a fit takes long, and only jobs make one
-        return
     frame = np.arange(64 * 64 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 64, 3)
     signal: Signal = Image(frame) if takes(codec_class(name), "image") else Video.of(np.stack([frame, frame]))
     if takes(codec_class(name), "audio"):
         signal = Audio.of(frame.reshape(1, -1).astype(np.int16), 48_000)
-    compress.test(compress.encode(signal, name, device=device).data, device=device)
+    compress.test(compress.encode(signal, name, shortest_fit(name), device=device).data, device=device)
 
 
 def _weights(name: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from . import problems
 from .authentication import scope_of
 from .catalogue import Catalogue
 from .forms import OUTPUT_FORMATS
-from .openapi_jobs import JOB_SCHEMAS, describe_jobs, job_accepted, job_headers
+from .openapi_jobs import JOB_SCHEMAS, describe_jobs, job_accepted, job_headers, link
 from .openapi_uploads import describe_uploads
 from .options import FRAMES_PATTERN, SECONDS_PATTERN, TARGETS
 from .problems import PROBLEMS
@@ -97,9 +97,11 @@ def _describe_coding(paths: Schema) -> None:
     encode["parameters"] = []
     for operation in (encode, decode):
         operation["parameters"] += [_prefer(), *job_headers()]
-        operation["responses"]["202"] = accepted = job_accepted("The job that Prefer asked for")
+        operation["responses"]["202"] = accepted = job_accepted("The job that Prefer asked for", location=True)
         operation["responses"]["200"]["content"] |= accepted["content"]  # of a known Idempotency-Key
         operation["responses"]["304"] = {"description": "If-None-Match has the ETag that the answer would have"}
+    found = link("show_codec", "the settings of the first", codec="$response.body#/codecs/0/id")
+    paths["/v1/codecs"]["get"]["responses"]["200"]["links"] = {"codec": found}
     codec["responses"] |= _problems((404,))
     codec["parameters"] = [{"name": "codec", "in": "path", "required": True, "schema": {"type": "string"}}]
 

@@ -10,13 +10,22 @@ from .job_store import STATES
 from .routes_jobs import LONGEST_PAGE, LONGEST_POLL_S
 from .work import MEDIA_TYPE
 
-__all__ = ["JOB_SCHEMAS", "describe_jobs", "job_accepted", "job_headers"]
+__all__ = ["JOB_SCHEMAS", "describe_jobs", "job_accepted", "job_headers", "link", "links_of_job"]
 
 Schema = dict[str, Any]  # OpenAPI documents are free-form JSON
 
 _TEXT: Schema = {"type": "string"}
 _TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
+_EVENT: Schema = {  # before OpenAPI 3.2 the schema of a stream is that of each event
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": _TEXT,
+        "event": {"type": "string", "enum": ["status"]},
+        "data": {**_TEXT, "contentMediaType": "application/json", "contentSchema": {"$ref": "#/components/schemas/Job"}},
+    },
+}
 
 
 def _job_schema() -> Schema:
@@ -49,9 +58,27 @@ def _page_schema() -> Schema:
 JOB_SCHEMAS: Schema = {"Job": _job_schema(), "JobPage": _page_schema()}
 
 
-def job_accepted(description: str = "The job") -> Schema:
-    """Return the answer that is a job's status."""
-    return {"description": description, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Job"}}}}
+def job_accepted(description: str = "The job", location: bool = False) -> Schema:
+    """Return the answer that is a job's status, with links to what can be done next; `location` for one that makes the job."""
+    headers = {"Location": {"schema": _TEXT, "required": True, "description": "path of the job"}} if location else {}
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Job"}}}
+    return {"description": description, "headers": headers, "content": content, "links": links_of_job("$response.body#/id")}
+
+
+def links_of_job(job: str) -> Schema:
+    """Return links to the operations on a job whose id is where the runtime expression `job` says."""
+    operations = {
+        "status": ("show_job", "look at it, or wait for its end"),
+        "events": ("job_events", "hear of its progress"),
+        "result": ("job_result", "fetch the result once it is done"),
+        "cancel": ("cancel_job", "stop it"),
+    }
+    return {name: link(operation, words, job=job) for name, (operation, words) in operations.items()}
+
+
+def link(operation: str, description: str, **parameters: str) -> Schema:
+    """Return an OpenAPI link to an operation, whose parameters are runtime expressions."""
+    return {"operationId": operation, "description": description, "parameters": parameters}
 
 
 def job_headers() -> list[Schema]:
@@ -72,15 +99,17 @@ def describe_jobs(paths: Schema, problems: Callable[[tuple[int, ...]], Schema], 
         *job_headers(),
     ]
     submit["responses"] = {
-        "202": job_accepted(),
-        "200": job_accepted("The job of the Idempotency-Key, which is done already"),
+        "202": job_accepted(location=True),
+        "200": job_accepted("The job of the Idempotency-Key, which is done already", location=True),
         **problems((*submitting, 404, 406, 409, 423)),
     }
     page["parameters"] = [
         _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": LONGEST_PAGE}, "jobs on a page"),
         _parameter("before", "query", _TEXT, "only jobs older than this one"),
     ]
-    page["responses"] = {"200": _json("JobPage"), **problems((404, 422, 500, 503))}
+    older = link("list_jobs", "the jobs that are older than the first", before="$response.body#/jobs/0/id")
+    newest = links_of_job("$response.body#/jobs/0/id")  # links reach one element of an array
+    page["responses"] = {"200": _json("JobPage") | {"links": {"older": older, **newest}}, **problems((404, 422, 500, 503))}
     one = _parameter("job", "path", _TEXT, "the job's id", required=True)
     for operation in (job["get"], job["delete"], events["get"], result["get"]):
         operation["parameters"] = [one]
@@ -89,8 +118,10 @@ def describe_jobs(paths: Schema, problems: Callable[[tuple[int, ...]], Schema], 
     job["get"]["parameters"] = [one, _parameter("wait", "query", wait, "seconds to wait for the job's end")]
     job["get"]["responses"]["200"] = job_accepted()
     job["delete"]["responses"]["202"] = job_accepted("The job, cancelled unless it was done")
+    last = _parameter("Last-Event-ID", "header", _TEXT, "id of the last event that the client has")
+    events["get"]["parameters"] = [one, last]
     events["get"]["responses"] |= {
-        "200": {"description": "Statuses", "content": {"text/event-stream": {"schema": _TEXT}}},
+        "200": {"description": "Statuses, each an event", "content": {"text/event-stream": {"schema": _EVENT}}},
         "204": {"description": "The client has had the last event"},
     }
     content = {kind: {"schema": _binary()} for kind in (MEDIA_TYPE, *OUTPUT_FORMATS)}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .routes_uploads import CONTENT_TYPE
+from .openapi_jobs import link
+from .routes_uploads import CONTENT_TYPE, UPLOAD_ID
 from .upload_store import UPLOADS, VERSION
 
 __all__ = ["describe_uploads"]
@@ -34,19 +35,33 @@ def describe_uploads(paths: Schema, problems: Callable[[tuple[int, ...]], Schema
         checksum,
     ]
     create["responses"] = {
-        "201": _empty("Location is the upload", "Location", "Upload-Offset", "Upload-Expires"),
+        "201": _empty("Location is the upload", "Location", UPLOAD_ID, "Upload-Offset", "Upload-Expires")
+        | {"links": _links(f"$response.header.{UPLOAD_ID}")},
         **problems((400, 408, 412, 413, 415, 422, 429, 460, 500, 501, 503)),
     }
     for operation in one.values():
         operation["parameters"] = [version, upload]
         operation["responses"] = problems((400, 404, 412, 422, 423, 500, 503))
-    one["head"]["responses"]["200"] = _empty("How many bytes have come", "Upload-Offset", "Upload-Length", "Upload-Expires")
+    known = {"links": _links("$request.path.upload")}
+    told = ("Upload-Offset", "Upload-Length", "Upload-Expires")
+    one["head"]["responses"]["200"] = _empty("How many bytes have come", *told) | known
     one["patch"]["parameters"] += [_parameter("Upload-Offset", "header", _COUNT, "where the bytes begin", True), checksum]
     one["patch"]["responses"] |= {
-        "204": _empty("The bytes are stored", "Upload-Offset", "Upload-Expires"),
+        "204": _empty("The bytes are stored", "Upload-Offset", "Upload-Expires") | known,
         **problems((408, 409, 413, 415, 429, 460)),
     }
     one["delete"]["responses"]["204"] = _empty("The upload is forgotten")
+
+
+def _links(upload: str) -> Schema:
+    """Return links to what can be done with an upload whose id is where the runtime expression `upload` says."""
+    offset = {"Upload-Offset": "$response.header.Upload-Offset"}
+    return {
+        "progress": link("show_upload", "ask how many bytes have come", upload=upload),
+        "part": link("send_part", "send the bytes that follow", upload=upload, **offset),
+        "end": link("end_upload", "forget it", upload=upload),
+        "job": link("submit_job", "encode or decode it once it is complete", upload=upload),
+    }
 
 
 def _empty(description: str, *headers: str) -> Schema:

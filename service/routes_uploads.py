@@ -32,9 +32,10 @@ from .settings import variable
 from .submission import owner_of
 from .upload_store import UPLOADS, VERSION, Part, Upload, upload_path
 
-__all__ = ["CONTENT_TYPE", "EXTENSIONS", "router"]
+__all__ = ["CONTENT_TYPE", "EXTENSIONS", "UPLOAD_ID", "router"]
 
 CONTENT_TYPE = "application/offset+octet-stream"
+UPLOAD_ID = "X-Laconic-Upload"  # a header: what `POST /v1/jobs?upload=` takes
 EXTENSIONS = "creation,creation-with-upload,expiration,termination,checksum"
 ALGORITHMS = ("sha1", "sha256")
 LONGEST_METADATA = 4096  # characters
@@ -68,7 +69,8 @@ async def create_upload(request: Request) -> Response:
     upload = await jobs.on_disk(jobs.uploads.create, owner_of(request), length, metadata, name)
     request.state.notes.update(upload=upload.id, length=length)
     offset = await _append(request, upload, 0) if sends else 0
-    return Response(status_code=201, headers={"Location": upload_path(upload.id), **_state(upload, offset)})
+    names = {"Location": upload_path(upload.id), UPLOAD_ID: upload.id}
+    return Response(status_code=201, headers=names | _state(upload, offset))
 
 
 @router.head("/v1/uploads/{upload}")
@@ -119,7 +121,7 @@ async def _upload(request: Request) -> Upload:
     return upload
 
 
-def _state(upload: Upload, offset: int) -> Mapping[str, str]:
+def _state(upload: Upload, offset: int) -> dict[str, str]:
     return {"Upload-Offset": str(offset), "Upload-Expires": formatdate(upload.expires, usegmt=True)}
 
 

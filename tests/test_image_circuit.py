@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -16,8 +17,10 @@ from numpy.typing import NDArray
 import laconic
 from laconic.codecs import compress, container, media
 from laconic.codecs.errors import CorruptStream, InvalidSettings, LimitExceeded, UnsupportedMedia
+from laconic.codecs.image import circuit_blocks
 from laconic.codecs.image.circuit import CircuitSettings, ImageCircuit
 from laconic.codecs.image.circuit_residual import TRANSFORMS, from_residuals, merge_colours, split_colours, to_residuals
+from laconic.codecs.image.circuit_walk import IntegerCircuit
 from laconic.codecs.limits import Limits
 from laconic.codecs.registry import open_codec
 from laconic.codecs.signals import Image, Pictures
@@ -219,6 +222,24 @@ def test_damage_behind_the_checksums_is_an_error_too() -> None:
             except CorruptStream:
                 refused += 1
     assert refused >= 110
+
+
+def test_a_tile_that_few_bytes_promise_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What decodes a small tile is worth a small part of a large one, not seconds for all of it."""
+    blocks, walk = [0], circuit_blocks.walk
+
+    def counted(circuit: IntegerCircuit, values: NDArray[np.uint8], *rest: Any) -> int:
+        blocks[0] += len(values)
+        return int(walk(circuit, values, *rest))
+
+    stream = codec().encode(photograph(24, 24), CircuitSettings())
+    monkeypatch.setattr(circuit_blocks, "walk", counted)
+    codec().decode(stream)
+    assert blocks[0] == 9
+    blocks[0] = 0
+    with pytest.raises(CorruptStream, match="end too early"):
+        codec().decode(replace(stream, shape=(512, 512, 3)))
+    assert 9 <= blocks[0] < 200  # of 4,096
 
 
 def test_headers_that_contradict_themselves_are_corrupt() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +33,15 @@ BODIES = {"/v1/encode": PNG, "/v1/decode": STREAM, "/v1/inspect": STREAM, "/v1/j
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    limited = ServiceSettings(port=0, threads=1, codecs=("jpeg", "webp", "h264"), max_body_bytes=200_000, max_pixels=100_000)
+    limited = ServiceSettings(
+        port=0,
+        threads=1,
+        codecs=("jpeg", "webp", "h264"),
+        max_body_bytes=200_000,
+        max_pixels=100_000,
+        max_uploads=10_000,
+        max_jobs=10_000,
+    )
     with background(limited, make_log(io.StringIO())) as url:
         yield url
 
@@ -97,6 +106,44 @@ def test_every_parameter_and_answer_is_described(url: str) -> None:
     assert {"quality", "frames", "salvage"} <= parameters
     described = {int(status) for path in document["paths"].values() for op in path.values() for status in op["responses"]}
     assert {problem.status for problem in PROBLEMS.values()} - described == {499}
+
+
+def test_links_lead_to_operations_that_take_what_they_give(url: str) -> None:
+    document: dict[str, Any] = httpx.get(f"{url}/openapi.json").json()
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
+    known = {operation["operationId"]: {p["name"] for p in operation.get("parameters", [])} for operation in operations}
+    assert len(known) == len(operations) and known["show_job"] == {"job", "wait"}
+    answers = [answer for operation in operations for answer in operation["responses"].values()]
+    links = [link for answer in answers for link in answer.get("links", {}).values()]
+    for link in links:
+        assert set(link["parameters"]) <= known[link["operationId"]] and link["description"]
+    ends = {"show_job", "job_events", "job_result", "cancel_job", "list_jobs", "submit_job", "show_codec"}
+    assert {link["operationId"] for link in links} == ends | {"show_upload", "send_part", "end_upload"}
+
+
+def test_links_are_followed(url: str) -> None:
+    """What the runtime expressions of links say is where an answer has it."""
+    job = httpx.post(f"{url}/v1/jobs?op=encode&codec=jpeg", content=PNG)
+    assert job.headers["location"] == f"/v1/jobs/{job.json()['id']}"
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "3"}
+    upload = httpx.post(f"{url}/v1/uploads", headers=headers)
+    assert upload.headers["location"] == f"/v1/uploads/{upload.headers['x-laconic-upload']}"
+    assert upload.headers["upload-offset"] == "0"
+    assert httpx.get(f"{url}/v1/codecs").json()["codecs"][0]["id"] == "jpeg"
+    assert httpx.get(f"{url}/v1/jobs").json()["jobs"][0]["id"]
+
+
+def test_events_are_what_is_described(url: str) -> None:
+    """The schema of a stream is that of each event, whose data is the status."""
+    document: dict[str, Any] = httpx.get(f"{url}/openapi.json").json()
+    described = document["paths"]["/v1/jobs/{job}/events"]["get"]["responses"]["200"]["content"]["text/event-stream"]["schema"]
+    location = httpx.post(f"{url}/v1/jobs?op=encode&codec=webp", content=PNG).headers["location"]
+    lines = httpx.get(f"{url}{location}/events").text.split("\n\n")[1].splitlines()
+    event = dict(line.split(": ", 1) for line in lines)
+    assert set(event) == set(described["required"]) == set(described["properties"])
+    data = described["properties"]["data"]
+    assert data["contentSchema"] == {"$ref": "#/components/schemas/Job"}
+    assert set(json.loads(event["data"])) == set(document["components"]["schemas"]["Job"]["required"])
 
 
 def test_the_document_exists_before_the_codecs_are_open() -> None:

@@ -105,11 +105,12 @@ class ImageCircuit:
             array = self._decode_pictures(stream, model, count, progress)
         else:
             array = np.empty(stream.shape, np.uint8)
+            views = _views(array)
             jobs = [
-                partial(decode_tile, model.circuit, chunk, *part.shape)
-                for chunk, part in zip(stream.chunks, _tiles(array), strict=True)
+                partial(decode_tile, model.circuit, chunk, view.shape[2], *view.shape[:2])
+                for chunk, view in zip(stream.chunks, views, strict=True)
             ]
-            for part, decoded in zip(_views(array), self._run(jobs, progress, "decoding"), strict=True):
+            for part, decoded in zip(views, self._run(jobs, progress, "decoding"), strict=True):
                 part[:] = decoded.transpose(1, 2, 0)
         if symbol_digest(array) != stream.digest:
             raise CorruptStream("the decoded samples do not have the checksum in the header")

@@ -11,7 +11,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ...entropy.adaptive_binary import finish_decoding, finish_encoding, start_decoding, start_encoding, written
+from ...entropy.adaptive_binary import (
+    check_supply,
+    finish_decoding,
+    finish_encoding,
+    start_decoding,
+    start_encoding,
+    written,
+)
 from ...entropy.errors import SymbolsCorrupt
 from ..errors import CorruptStream
 from .circuit_pictures import Coded
@@ -61,8 +68,8 @@ def decode_tile(circuit: IntegerCircuit, payload: bytes, channels: int, height: 
     coded = np.frombuffer(bytearray(payload), np.uint8, offset=1)  # writable, as in `decode_pictures`
     coder = start_decoding(coded)
     residuals = np.zeros((channels, height, width), np.uint8)
-    _walk_waves(circuit, residuals, coder, coded, True)
     try:
+        _walk_waves(circuit, residuals, coder, coded, True)
         finish_decoding(coder, coded)
     except SymbolsCorrupt as error:
         raise CorruptStream(str(error)) from error
@@ -80,7 +87,10 @@ def _waves(height: int, width: int) -> list[tuple[Integers, Integers]]:
 
 
 def _walk_waves(circuit: IntegerCircuit, residuals: Bytes, coder: Integers, buffer: Bytes, decoding: bool) -> tuple[float, int]:
-    """Code all blocks; decoding fills in `residuals`. Returns the bits that the probabilities call for and the cost."""
+    """Code all blocks; decoding fills in `residuals`. Returns the bits that the probabilities call for and the cost.
+
+    Decoding raises `SymbolsCorrupt` soon after the bytes have ended: few bytes can promise a large tile.
+    """
     channels, height, width = residuals.shape
     tall, wide = -(-height // BLOCK) * BLOCK, -(-width // BLOCK) * BLOCK
     padded = np.zeros((channels, tall + 1, wide + 2), np.uint8)
@@ -98,6 +108,7 @@ def _walk_waves(circuit: IntegerCircuit, residuals: Bytes, coder: Integers, buff
         widths = np.full((0, 0) if decoding else values.shape, 1 << 24, np.int32)
         cost += walk(circuit, values, status, coder, buffer, decoding, widths)
         if decoding:
+            check_supply(coder, buffer)
             _place(padded, values, rows, columns)
         else:
             ideal += float(24 * widths.size - np.log2(widths.astype(np.float64)).sum())

@@ -12,7 +12,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from ...entropy.adaptive_binary import finish_decoding, finish_encoding, start_decoding, start_encoding, written
+from ...entropy.adaptive_binary import check_supply, finish_decoding, finish_encoding, start_decoding, start_encoding, written
 from ...entropy.errors import SymbolsCorrupt
 from ..errors import CorruptStream, InvalidSettings
 from .circuit_walk import CODED, KNOWN, IntegerCircuit, walk
@@ -69,9 +69,10 @@ def decode_pictures(
     coded = np.frombuffer(bytearray(payload), np.uint8)  # the kernel, which also encodes, takes bytes that it could write
     coder = start_decoding(coded)
     nothing = np.zeros((0, 0), np.int32)
-    for part in _parts(count):
-        walk(circuit, values[part], status[part], coder, coded, True, nothing)
     try:
+        for part in _parts(count):
+            walk(circuit, values[part], status[part], coder, coded, True, nothing)
+            check_supply(coder, coded)
         finish_decoding(coder, coded)
     except SymbolsCorrupt as error:
         raise CorruptStream(str(error)) from error
