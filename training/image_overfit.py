@@ -27,7 +27,6 @@ from laconic.codecs.image.overfit_fit import (
     LARGEST_PARAMETER,
     LATENT_RATE,
     NETWORK_RATE,
-    TEMPERATURES,
     between,
     falling,
 )
@@ -46,6 +45,7 @@ VALIDATION = 64  # the last names in sorted order are never trained on
 KINDS = ("wallpaper", "natural", "bsds", "scene")  # of the photographs' names, from each of which crops are taken
 APPEAR = (0.2, 0.1, 0.05)  # of a first network's steps: when the finest planes of latents appear, which else carry too much
 SOFT, WARM_UP = 0.9, 0.04  # of the steps: rounding softly, and the learning rate's rise
+TEMPERATURES = (0.3, 0.1)  # of soft rounding, at first and at last
 STRENGTHS = (0.3, 0.2)  # of the noise; at last more than in a fit, so that networks learn nothing from latents between integers
 MORE_RATE = 0.6  # learning rates of a network that goes on from another
 RIDGE = 0.01

@@ -21,7 +21,7 @@ from ..checkpoint import load_checkpoint, save_checkpoint
 from .overfit_dense import Floats
 from .overfit_loss import Measure
 from .overfit_parameters import Initial
-from .overfit_picture import Picture
+from .overfit_picture import Picture, block_means
 from .overfit_quantise import Quantised, quantise
 from .overfit_render import Run
 from .overfit_soap import Soap
@@ -38,14 +38,14 @@ __all__ = [
     "falling",
 ]
 
-SOFT = 0.93  # part of all steps; in the rest latents are rounded hard and only the networks move
-TEMPERATURES, STRENGTHS = (0.3, 0.1), (0.3, 0.1)  # of soft rounding and its noise, at first and at last
+SOFT = 0.97  # part of all steps; in the rest latents are rounded hard and only the networks move
+TEMPERATURES, STRENGTHS = (0.3, 0.05), (0.25, 0.1)  # of soft rounding and its noise, at first and at last
 LATENT_RATE, NETWORK_RATE = 0.15, 0.02
 HARD_RATE = 0.1  # of the networks' rate, once rounding is hard
 LARGEST_PARAMETER = 7.9
 AGAIN, AGAIN_STEPS, AGAIN_RATE = 0.25, 100, 0.4  # steps (part and least) and learning rates of a fit that goes on from another
 WARM_UP = 0.02  # of all steps
-APPEAR = 0.2  # of the soft steps: when the finest plane appears, which else takes what others can do with fewer bits
+APPEAR = 0.2  # of the soft steps: when the finest plane appears where it has little to do
 PRICE, NEAR = 6.0, 0.02  # bits of a parameter for each doubling of its distance from the initial one, beyond this
 SAVE_SECONDS, REPORT_SECONDS = 5.0, 0.25
 
@@ -62,6 +62,16 @@ def falling(part: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * part))
 
 
+def _finest_detail(target: Floats) -> float:
+    """Return the mean squared difference between a picture and its means of 2 x 2 pixels: what only the finest plane can hold.
+
+    Where it is less than the weight of a bit, few bits will go there, and a plane that is there from the first step takes what
+    others can say with fewer; where it is more, networks that begin without the plane learn the wrong things.
+    """
+    height, width = target.shape[1:]
+    return float(np.square(target - block_means(target, 1).repeat(2, 1).repeat(2, 2)[:, :height, :width]).mean())
+
+
 class Fit:
     """A fit under way, of `target` float32 [3, H, W] in 0..1, with the weight (lambda) of a bit per pixel beside the error."""
 
@@ -70,7 +80,7 @@ class Fit:
         self.picture = Picture(target, weight, initial.filters, run)
         self.parameters, self._start = self.initial.floats(), self.initial.floats()
         self._gradient, self._soap = np.zeros_like(self.parameters), Soap(self.initial.spec)
-        self._pace, self._appear = 1.0, APPEAR
+        self._pace, self._appear = 1.0, APPEAR if _finest_detail(target) < weight else 0.0
         self._measured = Measure(0.0, 1.0)
 
     def again(self, weight: float) -> Fit:

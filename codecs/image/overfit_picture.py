@@ -14,7 +14,7 @@ from .overfit_loss import Loss
 from .overfit_render import Run
 from .overfit_spec import LARGEST, LEVELS
 
-__all__ = ["BETAS", "FEATURES", "FILTERED", "Moments", "Picture", "features"]
+__all__ = ["BETAS", "FEATURES", "FILTERED", "Moments", "Picture", "block_means", "features"]
 
 BETAS = (0.7, 0.9)  # a short memory: with so few steps Adam's usual one is the memory of another picture
 WINDOW = 5  # means of blocks that a latent begins from, in rows and columns
@@ -98,12 +98,17 @@ class Picture:
         return [self.loss.inside(k).astype(np.int32) for k in range(LEVELS)]
 
 
-def features(target: Floats, k: int) -> Floats:
-    """Return what the latents of plane k begin from [h, w, FEATURES]: means of 2**k x 2**k pixels nearby, and 1."""
+def block_means(target: Floats, k: int) -> Floats:
+    """Return the means [3, h, w] of blocks of 2**k x 2**k pixels; beyond the edge it repeats."""
     size = 1 << k
     padded = np.pad(target, ((0, 0), (0, -target.shape[1] % size), (0, -target.shape[2] % size)), mode="edge")
-    h, w = padded.shape[1] // size, padded.shape[2] // size
-    means = padded.reshape(3, h, size, w, size).mean((2, 4)) - np.float32(0.5)
+    return np.asarray(padded.reshape(3, padded.shape[1] // size, size, -1, size).mean((2, 4)), np.float32)
+
+
+def features(target: Floats, k: int) -> Floats:
+    """Return what the latents of plane k begin from [h, w, FEATURES]: means of 2**k x 2**k pixels nearby, and 1."""
+    means = block_means(target, k) - np.float32(0.5)
+    h, w = means.shape[1:]
     around = np.pad(means, ((0, 0), (WINDOW // 2, WINDOW // 2), (WINDOW // 2, WINDOW // 2)), mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(around, (WINDOW, WINDOW), (1, 2))  # [3, h, w, WINDOW, WINDOW]
     flat = windows.transpose(1, 2, 0, 3, 4).reshape(h, w, -1)

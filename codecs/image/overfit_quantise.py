@@ -13,8 +13,8 @@ from .overfit_parameters import GROUPS, Network, apply_steps, encode_network, gr
 
 __all__ = ["Quantised", "quantise"]
 
-COARSEST = 12  # exponent of the first step that is tried
-PATIENCE = 3  # finer steps that are tried after the best so far
+FINEST, COARSEST = 3, 12  # exponents of the first step that is tried and the last
+PATIENCE = 3  # coarser steps that are tried after the best so far: from the other end the first best would often be no change at all
 
 
 class Quantised(NamedTuple):
@@ -35,7 +35,7 @@ def quantise(loss: Loss, initial: Network, parameters: Floats, tick: Callable[[]
     current = np.rint(wanted).astype(np.int64)
     for group in range(len(GROUPS)):
         inside, best, tried = groups == group, np.inf, 0
-        for exponent in range(COARSEST, -1, -1):
+        for exponent in range(FINEST, COARSEST + 1):
             tick()
             trial = numbers.copy()
             trial[inside] = np.rint(wanted[inside] / (1 << exponent))
