@@ -32,7 +32,8 @@ WRITERS = (
     "soxr",
 )  # libraries whose version may change the bytes of a result
 CHECKPOINT = "checkpoint"  # a setting of codecs that fit in steps: the folder where they keep how far they are
-WARMED_LATE = ("image-lossless", "image-circuit")  # where nothing is cached, their kernels take half a minute to compile
+# Where nothing is cached, their kernels take half a minute to compile. Of codecs that fit, these can be told to be brief.
+WARMED_LATE = ("image-lossless", "image-circuit", "image-overfit", "video-inr")
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,10 @@ def open_catalogue(
 ) -> Catalogue:
     """Open every allowed codec and code a small picture with it both ways, so that first requests find kernels compiled.
 
-    Those of `WARMED_LATE`, and those that fit, are only opened: `warm_late` does the rest while others are served already. A
-    codec that does not open is logged and left out. Raises `DeviceUnavailable` for a device that is absent or not exact,
-    `WeightsMissing` when no codec is left. Calls `opened` with the id of each codec and the seconds that it took. Sets
-    torch's threads for the calling thread.
+    Those of `WARMED_LATE` are only opened: `warm_late` does the rest while others are served already. Other codecs that fit,
+    which may take any time, are opened and no more. A codec that does not open is logged and left out. Raises
+    `DeviceUnavailable` for a device that is absent or not exact, `WeightsMissing` when no codec is left. Calls `opened` with
+    the id of each codec and the seconds that it took. Sets torch's threads for the calling thread.
     """
     set_threads(settings.threads)
     served: dict[str, Served] = {}
@@ -126,7 +127,7 @@ def open_catalogue(
         began = time.perf_counter()
         try:
             served[name] = _open(name, settings.device)
-            if not _is_late(name, served[name]):
+            if name not in WARMED_LATE and not served[name].fits:
                 _warm(name, settings.device)
             seconds = round(time.perf_counter() - began, 3)
             opened(name, seconds)
@@ -157,8 +158,8 @@ def warm_late(catalogue: Catalogue, device: str, log: Log) -> None:
     For a thread beside the device's owner: these codecs keep nothing from one call to the next. A request that needs a kernel
     which is being compiled waits for it.
     """
-    for name, served in catalogue.served.items():
-        if _is_late(name, served):
+    for name in WARMED_LATE:
+        if name in catalogue.served:
             began = time.perf_counter()
             try:
                 _warm(name, device)
@@ -171,10 +172,6 @@ def _open(name: str, device: str) -> Served:
     check_weights(name)  # here, because not every codec reads all of its files when it is opened
     place = compress.device_of(codec_class(name), device)
     return Served(open_codec(name, place), place, _weights(name))
-
-
-def _is_late(name: str, served: Served) -> bool:
-    return name in WARMED_LATE or served.fits
 
 
 def _warm(name: str, device: str) -> None:
