@@ -168,9 +168,7 @@ def fit_filters(crops: Sequence[Floats], latents: Mapping[str, Floats]) -> Float
     return filters
 
 
-def train(
-    photos: Path, out: Path, crops: int, size: int, steps: int, more: int, chains: Sequence[Sequence[float]]
-) -> None:
+def train(photos: Path, out: Path, crops: int, size: int, steps: int, more: int, chains: Sequence[Sequence[float]]) -> None:
     """Fit all weights that are not yet in `out`."""
     out.mkdir(parents=True, exist_ok=True)
     targets, spec = read_crops(photos, crops, size), Spec()

@@ -113,9 +113,7 @@ class Fit:
                 saved = now
                 self._save(checkpoint)
         self.picture.round()
-        quantised = quantise(
-            self.picture.loss, self.initial, self.parameters, lambda: report(1.0, "coding the networks")
-        )
+        quantised = quantise(self.picture.loss, self.initial, self.parameters, lambda: report(1.0, "coding the networks"))
         report(1.0, self._stage())
         return quantised
 

@@ -67,7 +67,7 @@ def _scatter(dplane: Floats, dparent: Floats, row: int, first: int, start: int, 
 
 @part
 def _laplace_bits(out: Floats, count: int, dout: Floats, room: Floats, bits: np.ndarray) -> float:
-    """Return the bits of the latents in channel Y of `room`, and set their gradients: DY, and `dout` of the network's outputs."""
+    """Return the bits of latents, channel Y of `room`, and set the gradients, DY, and `dout` of the network's outputs."""
     half, low, high = np.float32(0.5), np.float32(LOG_SCALES[0]), np.float32(LOG_SCALES[1])
     for lane in range(LANES):
         room[FAR * LANES + lane] = -min(max(out[LANES + lane], low), high)

@@ -1,7 +1,7 @@
 """SOAP: Adam in the eigenbases of how a tensor's gradients vary (Vyas et al. 2024, "SOAP: improving and stabilizing Shampoo").
 
-A picture's networks are small and badly conditioned: what costs a fit most is to turn them from photographs in general to this one,
-and in these bases that takes about half as many steps as with Adam alone (Cool-chic 5 fits its networks so too).
+A picture's networks are small and badly conditioned: what a fit waits for is that they turn from photographs in general to
+this one. A crop of a photograph got further in 2000 steps like this than in 3000 with Adam alone. Cool-chic 5 does the same.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ class Soap:
             else:
                 self._follow_sides(name, slope, step)
                 rows, columns = self.arrays[f"{name}.rows.basis"], self.arrays[f"{name}.columns.basis"]
-                turned = rows.T @ slope @ columns
+                turned = np.asarray(rows.T @ slope @ columns, np.float32)
                 _follow(second, turned * turned, BETAS[1])
-                change = rows @ _damped(rows.T @ first @ columns, second, corrections) @ columns.T
+                average = np.asarray(rows.T @ first @ columns, np.float32)
+                change = np.asarray(rows @ _damped(average, second, corrections) @ columns.T, np.float32)
             value[...] = np.clip(value - np.float32(rate) * change.reshape(value.shape), -limit, limit)
 
     def _follow_sides(self, name: str, gradient: Floats, step: int) -> None:
@@ -86,4 +87,4 @@ def _damped(first: Floats, second: Floats, corrections: tuple[np.float32, np.flo
     """Return how far directions move, in steps."""
     variance = second * corrections[1]
     floor = np.float32(DAMPING) * np.sqrt(variance.mean())
-    return np.clip(first * corrections[0] / (np.sqrt(variance) + floor + TINY), -LARGEST, LARGEST)
+    return np.asarray(np.clip(first * corrections[0] / (np.sqrt(variance) + floor + TINY), -LARGEST, LARGEST), np.float32)

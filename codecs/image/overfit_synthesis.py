@@ -25,7 +25,6 @@ __all__ = [
 ]
 
 
-
 @exact
 def pixels_rows(
     u: Floats, bias0: Floats, weight0: Floats, bias1: Floats, weight1: Floats, z: Floats, rows: tuple[int, int]
