@@ -12,7 +12,7 @@ from .codecs import compress, media
 from .codecs.codec import Codec, Progress, share_of
 from .codecs.errors import UnsupportedMedia
 from .codecs.registry import codec_class
-from .codecs.settings import takes
+from .codecs.settings import shortest_fit, takes
 from .codecs.signals import Audio, Image, Signal, Video
 
 __all__ = ["warmed"]
@@ -28,20 +28,13 @@ def warmed(names: Sequence[str], progress: Progress | None = None) -> Iterator[t
         began, declined = time.perf_counter(), []
         for number, signal in enumerate(_signals(codec_class(name))):
             try:
-                encoded = compress.encode(signal, name, _settings(codec_class(name)), device="cpu", progress=report)
+                encoded = compress.encode(signal, name, shortest_fit(name), device="cpu", progress=report)
                 compress.test(encoded.data, device="cpu")
             except UnsupportedMedia as reason:
                 if number == 0:
                     raise
                 declined.append(str(reason))
         yield name, time.perf_counter() - began, declined
-
-
-def _settings(kind: type[Codec]) -> dict[str, object]:
-    """Return the fastest settings of codecs that fit: more steps would call the same kernels."""
-    fields = kind.Settings.model_fields
-    fastest: dict[str, object] = {"effort": 1, "steps": 1, "jobs": 1}
-    return {name: value for name, value in fastest.items() if name in fields} if "checkpoint" in fields else {}
 
 
 def _signals(kind: type[Codec]) -> list[Signal]:

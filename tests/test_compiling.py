@@ -13,7 +13,7 @@ from laconic.codecs import compress
 from laconic.codecs.compiling import COMPILING, reported
 from laconic.codecs.errors import Cancelled, UnsupportedMedia
 from laconic.codecs.registry import codec_class, codec_ids
-from laconic.codecs.settings import takes
+from laconic.codecs.settings import shortest_fit, takes
 from laconic.trials import check_kernels
 
 KERNEL = "import numba\n@numba.njit(cache=True)\ndef doubled(x):\n    return 2 * x\n"
@@ -105,7 +105,7 @@ def test_warming_codes_what_each_codec_takes(monkeypatch: pytest.MonkeyPatch) ->
         kind = codec_class(name)
         signals = warming._signals(kind)
         assert signals and all(takes(kind, signal.kind) for signal in signals)
-        kind.Settings(**warming._settings(kind))
+        kind.Settings(**shortest_fit(name))
     monkeypatch.setattr(warming, "_signals", lambda kind: [warming._sounds()[0]])
     with pytest.raises(UnsupportedMedia):
         list(warming.warmed(("jpeg",)))
