@@ -8,8 +8,8 @@ import itertools
 import json
 import sys
 import tarfile
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -70,7 +70,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count()
     monkeypatch.setattr(image_transform, "VALIDATION", 2)
     monkeypatch.setattr(image_transform, "klt", functools.partial(image_transform.klt, blocks=3000))
-    monkeypatch.setattr(time, "monotonic", lambda: float(next(ticks)))
+    # its own clock: threads that other tests have left behind read time.monotonic, too
+    monkeypatch.setattr(image_transform, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
 
 
 def tiny_run(seconds: float, **schedule: float) -> Run:
