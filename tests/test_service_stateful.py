@@ -14,7 +14,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.errors import Flaky
-from schemathesis.checks import CheckFunction, load_all_checks
+from schemathesis.checks import CheckFunction
 from schemathesis.core import NOT_SET
 from schemathesis.core.transport import Response
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance, use_after_free
@@ -23,7 +23,7 @@ from laconic.service.logs import make_log
 from laconic.service.serve import background
 from laconic.service.settings import ServiceSettings
 
-from .test_service_openapi import PNG, STREAM
+from .test_service_openapi import PNG, STREAM, schema_at
 
 Case = schemathesis.Case[Any]
 
@@ -51,13 +51,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def described(url: str) -> schemathesis.BaseSchema:
-    load_all_checks()
-    for kind in ("application/vnd.laconic", PART):
-        schemathesis.serializer.alias(kind, "application/octet-stream")
-    schema = schemathesis.openapi.from_url(f"{url}/openapi.json").include(path_regex="/v1/(encode|decode|jobs|uploads)")
-    for check in (schema.config.checks.negative_data_rejection, schema.config.checks.missing_required_header):
-        check.expected_statuses = [*check.expected_statuses, "412", "413"]  # what tus answers to headers that are wrong
-    return schema
+    return schema_at(url, "/v1/(encode|decode|jobs|uploads)")
 
 
 class Record:

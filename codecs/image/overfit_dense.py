@@ -27,6 +27,7 @@ __all__ = [
     "log2",
     "part",
     "pass_rectified",
+    "root_of_two",
 ]
 
 LANES = 128
@@ -124,6 +125,17 @@ def pass_rectified(channels: int, y: Floats, dy: Floats) -> None:
 
 
 @part
+def root_of_two(f: np.float32) -> np.float32:
+    """Return 2**f within 2e-7 of it, f from -1/2 to 1/2."""
+    p = np.float32(0.0013333558)
+    p = p * f + np.float32(0.0096181291)
+    p = p * f + np.float32(0.0555041087)
+    p = p * f + np.float32(0.2402265070)
+    p = p * f + np.float32(0.6931471806)
+    return p * f + np.float32(1)
+
+
+@part
 def exp2(room: Floats, x: int, bits: NDArray[np.int32], out: int) -> None:
     """Set channel `out` to 2**x, within 2e-7 of it, x clipped to -126..126; `bits` [LANES] is room for exponents."""
     power = bits.view(np.float32)
@@ -132,12 +144,7 @@ def exp2(room: Floats, x: int, bits: NDArray[np.int32], out: int) -> None:
         whole = np.int32(v + np.float32(126.5)) - np.int32(126)
         f = v - np.float32(whole)
         bits[lane] = (whole + 127) << 23
-        p = np.float32(0.0013333558)
-        p = p * f + np.float32(0.0096181291)
-        p = p * f + np.float32(0.0555041087)
-        p = p * f + np.float32(0.2402265070)
-        p = p * f + np.float32(0.6931471806)
-        room[out * LANES + lane] = p * f + np.float32(1)
+        room[out * LANES + lane] = root_of_two(f)
     for lane in range(LANES):
         room[out * LANES + lane] *= power[lane]
 

@@ -1,9 +1,11 @@
 """Fitting latents and networks to one picture: to the same result on any number of threads, resumable and cancellable.
 
 First latents are rounded softly with noise that shrinks, and everything moves; then they are rounded hard and stay, and the
-networks move alone. Then their parameters are put on grids (`overfit_quantise`). Adam; schedules after Cool-chic 4
-(Blard et al. 2024, section III) and C3 (Kim et al. 2024, section 3), but latents move twenty times faster and Adam forgets
-sooner, as there are ten times fewer steps. Gradients straight through hard rounding, which both use at last, made files larger.
+networks move alone. Then their parameters are put on grids (`overfit_quantise`). Latents move by Adam, networks by SOAP
+(`overfit_soap`). Schedules after Cool-chic 4 (Blard et al. 2024, section III) and C3 (Kim et al. 2024, section 3), but
+latents move fifteen times faster and Adam forgets sooner, as there are ten times fewer steps, and rounding ends harder: what is
+fitted to soft latents loses when they are rounded. Gradients straight through hard rounding, which both use at last, made
+files larger.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .overfit_dense import LOG2E, Floats, fast, part
+from .overfit_dense import LOG2E, Floats, fast, part, root_of_two
 
 __all__ = ["adam", "round_hard", "round_soft"]
 
@@ -23,12 +23,7 @@ def _soft(x: Floats, inverse: np.float32, norm: np.float32, bits: NDArray[np.int
         whole = np.int32(v + np.float32(126.5)) - np.int32(126)
         f = v - np.float32(whole)
         bits[c] = (whole + 127) << 23
-        p = np.float32(0.0013333558)
-        p = p * f + np.float32(0.0096181291)
-        p = p * f + np.float32(0.0555041087)
-        p = p * f + np.float32(0.2402265070)
-        p = p * f + np.float32(0.6931471806)
-        slope[c] = p * f + np.float32(1)
+        slope[c] = root_of_two(f)
     for c in range(x.size):
         e = slope[c] * exp2[c]
         t = (np.float32(1) - e) / (np.float32(1) + e)

@@ -14,9 +14,7 @@ from .overfit_parameters import GROUPS, Network, apply_steps, encode_network, gr
 __all__ = ["Quantised", "quantise"]
 
 FINEST, COARSEST = 3, 12  # exponents of the first step that is tried and the last
-PATIENCE = (
-    3  # coarser steps that are tried after the best so far: from the other end the first best would often be no change at all
-)
+PATIENCE = 3  # coarser steps tried after the best so far; from the other end the first best is often no change at all
 
 
 class Quantised(NamedTuple):

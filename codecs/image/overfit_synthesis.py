@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .overfit_dense import LANES, Floats, add_outer, dense, exact, fast, pass_rectified
+from .overfit_dense import LANES, Floats, add_outer, dense, exact, fast, part, pass_rectified
 from .overfit_spec import HIDDEN, LEVELS
 
 __all__ = [
@@ -25,6 +25,15 @@ __all__ = [
 ]
 
 
+@part
+def _take_positions(u: Floats, row: int, start: int, count: int, x: Floats) -> None:
+    """Set the first lanes of `x` to `count` positions of a row, from `start` on."""
+    for k in range(LEVELS):
+        source = u[k, row]
+        for lane in range(count):
+            x[k * LANES + lane] = source[start + lane]
+
+
 @exact
 def pixels_rows(
     u: Floats, bias0: Floats, weight0: Floats, bias1: Floats, weight1: Floats, z: Floats, rows: tuple[int, int]
@@ -35,10 +44,7 @@ def pixels_rows(
     for row in range(rows[0], rows[1]):
         for start in range(0, width, LANES):
             count = min(LANES, width - start)
-            for k in range(LEVELS):
-                source = u[k, row]
-                for lane in range(count):
-                    x[k * LANES + lane] = source[start + lane]
+            _take_positions(u, row, start, count, x)
             for k in range(3):
                 for lane in range(LANES):
                     y[k * LANES + lane] = bias1[k]
@@ -237,10 +243,7 @@ def pixels_backwards(
     for row in range(rows[0], rows[1]):
         for start in range(0, width, LANES):
             count = min(LANES, width - start)
-            for k in range(LEVELS):
-                source = u[k, row]
-                for lane in range(count):
-                    x[k * LANES + lane] = source[start + lane]
+            _take_positions(u, row, start, count, x)
             for k in range(3):
                 source = dz[k, row + 1]
                 for lane in range(count):
