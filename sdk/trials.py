@@ -15,7 +15,7 @@ from .codecs.codec import Codec
 from .codecs.device import check_exact
 from .codecs.errors import DeviceUnavailable, LaconicError, WeightsMismatch, WeightsMissing
 from .codecs.registry import CODECS, codec_class, open_codec
-from .codecs.settings import takes
+from .codecs.settings import shortest_fit, takes
 from .codecs.signals import Image
 from .codecs.weights import load_weights, pinned_weights
 from .findings import REINSTALL, Finding, advice_on, duration_text, size_text
@@ -73,7 +73,7 @@ def check_weights(names: Sequence[str]) -> Iterator[Finding]:
 
 
 def try_codec(name: str, device: str) -> tuple[Finding, float]:
-    """Send a small picture there and back with the default settings, then losslessly where the codec can.
+    """Send a small picture there and back with the default settings, then losslessly where the codec can; fits are short ones.
 
     Returns as well by how many seconds the first time was longer than the second. Raises whatever the codec does.
     """
@@ -82,8 +82,8 @@ def try_codec(name: str, device: str) -> tuple[Finding, float]:
     open_codec(name, place)
     if not takes(kind, "image"):
         return Finding(f"codec {name}", "ok", f"opens on {place}; takes {kind.signal}"), 0.0
-    first, found = _there_and_back(kind, place, {})
-    second, _ = _there_and_back(kind, place, {})
+    first, found = _there_and_back(kind, place, shortest_fit(name))
+    second, _ = _there_and_back(kind, place, shortest_fit(name))
     if "lossless" in kind.Settings.model_fields:
         found += f"; {_there_and_back(kind, place, {'lossless': True})[1]}"
     times = f"{duration_text(second)} on {place}, the first time {duration_text(first)}"
@@ -97,7 +97,7 @@ def _there_and_back(kind: type[Codec], device: str, settings: dict[str, object])
     encoded = compress.encode(picture, kind.id, settings, device=device)
     back = compress.decode(encoded.data, device=device).array
     seconds = time.perf_counter() - began
-    if kind.lossless or settings:
+    if kind.lossless or settings.get("lossless"):
         if not np.array_equal(back, picture.array):
             raise LaconicError(f"{kind.id} is lossless, but samples came back changed")
         return seconds, f"{len(encoded.data):,} bytes, every sample back"
