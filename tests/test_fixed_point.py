@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -10,19 +11,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from laconic.codecs.image import transform_networks
 from laconic.codecs.image.fixed_point import HIDDEN_MAX, FixedPointConv2d, bound_through, rectified, round_through
 from laconic.codecs.image.transform_context import ChannelTables, Context, Head, StepCoder, walk
 from laconic.codecs.image.transform_model import ExactConv2d, ExactModel, pack
 from laconic.codecs.image.transform_networks import Coded, TransformModel
+from laconic.codecs.image.transform_regions import RegionAdaptive, adaptive_depthwise
 from laconic.codecs.image.transform_spec import TransformSpec
+from laconic.entropy.integer_network import ConvSpec, IntegerConv2d
 
 CPU = torch.device("cpu")
 SPEC = TransformSpec(
     latent=24, branch=8, blocks=2, hyper=8, hyper_features=16, squeeze=12, width=16, groups=(4, 8, 12), rates=3
 )
+
+REGIONAL = replace(SPEC, branch_bits=8, synthesis_blocks=2, region=4, conditioned=True, context_blocks=1)
 
 # inputs, outputs, kernel and options of the layers that the networks are made of
 LAYERS = {
@@ -35,6 +40,8 @@ LAYERS = {
     "analysis": (48, 10, 3, {"in_max": 128, "weight_bits": 10, "out_bits": 10, "out_range": (-(2**22), 2**22)}),
     "hyper-latents": (12, 10, 3, {"in_bits": 0, "in_max": 255}),
     "table indices": (24, 10, 1, {"out_bits": 0, "out_range": (-64, 64), "gain": 8.0}),
+    "finer activations": (24, 10, 1, {"in_bits": 8, "out_bits": 8}),
+    "float32": (192, 10, 1, {"in_bits": 8, "out_bits": 8, "float32": True}),
 }
 
 
@@ -49,6 +56,10 @@ def tensors_of(layer: FixedPointConv2d) -> dict[str, Tensor]:
         "layer.shift": layer.weight_shift().to(torch.int8),
         "layer.bias": layer.integer_bias().detach().to(torch.int32),
     }
+
+
+def spec_of(layer: FixedPointConv2d) -> ConvSpec:
+    return ConvSpec(layer.in_bits, layer.out_bits, layer.in_max, *layer.out_range)
 
 
 def layer_and_input(name: str, seed: int) -> tuple[FixedPointConv2d, Tensor]:
@@ -83,8 +94,11 @@ def test_weights_fit_their_integers(name: str) -> None:
     largest = 2 ** (layer.weight_bits - 1) - 1
     integers = layer.integer_weight().abs().amax((1, 2, 3))
     assert integers.max() <= largest
-    # every channel that is not nearly dead uses its last bit
-    assert (integers[layer.weight_shift() < 20] > largest // 2 - 1).all()
+    if layer.float32:
+        assert IntegerConv2d.from_tensors(tensors_of(layer), "layer", spec_of(layer)).bound < 2**24
+        assert integers.max() > 8
+    else:  # every channel that is not nearly dead uses its last bit
+        assert (integers[layer.weight_shift() < 20] > largest // 2 - 1).all()
     real = layer.weight * layer.gain
     step = torch.exp2(-layer.weight_shift()).view(-1, 1, 1, 1)
     assert ((layer.integer_weight() * step - real).abs() <= step / 2).all()
@@ -94,7 +108,9 @@ def test_without_grids_layers_are_ordinary_convolutions() -> None:
     layer, x = layer_and_input("dense 3x3", 1)
     layer.quantised = False
     plain = torch.nn.functional.conv2d(x, layer.weight, layer.bias, padding=1)
-    assert torch.equal(layer(x), plain.clamp(-HIDDEN_MAX / 64, HIDDEN_MAX / 64))
+    assert torch.equal(layer(x), plain)
+    layer.out_range = (0, HIDDEN_MAX)
+    assert torch.equal(layer(x), plain.clamp_min(0))
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20))
@@ -146,10 +162,10 @@ class Seen:
             values.append(tensor.detach().double())
 
 
-def tiny_model(gain: float) -> TransformModel:
+def tiny_model(gain: float, spec: TransformSpec = SPEC) -> TransformModel:
     """A model in which every layer takes part, those too that training starts at zero."""
-    torch.manual_seed(3)
-    model = TransformModel(SPEC)
+    torch.manual_seed(5)
+    model = TransformModel(spec)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.03 * torch.randn_like(parameter))
@@ -231,8 +247,9 @@ def assert_same_tables(trained: Seen, coded: Seen) -> None:
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_training_and_codec_agree_on_every_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, pixels, quality = tiny_model(gain=0.0), pictures(), torch.tensor([17, 83])
+@pytest.mark.parametrize("spec", [SPEC, REGIONAL])
+def test_training_and_codec_agree_on_every_table(spec: TransformSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pixels, quality = tiny_model(0.0, spec), pictures(), torch.tensor([17, 83])
     trained, coded = seen_in_training(model, pixels, quality, monkeypatch)
     exact = exact_of(model)
     y = exact.latents(pixels, quality)
@@ -251,9 +268,10 @@ def test_training_and_codec_agree_on_every_table(monkeypatch: pytest.MonkeyPatch
     assert float(coded.latent_bits.min()) > 100
 
 
-def test_training_and_codec_agree_with_gains(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("spec", [SPEC, REGIONAL])
+def test_training_and_codec_agree_with_gains(spec: TransformSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gains are rounded to 2**-16 for the codec: latents near a boundary may move by one grid step, tables follow from them."""
-    model, pixels, quality = tiny_model(gain=0.8), pictures(), torch.tensor([0, 100])
+    model, pixels, quality = tiny_model(0.8, spec), pictures(), torch.tensor([0, 100])
     trained, _ = seen_in_training(model, pixels, quality, monkeypatch)
     exact = exact_of(model)
     y = exact.latents(pixels, quality)
@@ -263,11 +281,72 @@ def test_training_and_codec_agree_with_gains(monkeypatch: pytest.MonkeyPatch) ->
     assert_same_tables(trained, seen_in_codec(exact, trained.latents[0], quality))
 
 
-def test_reconstructions_differ_by_the_rounding_of_weights_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, pixels, quality = tiny_model(gain=0.3), pictures(), torch.tensor([30, 60])
+@pytest.mark.parametrize("spec", [SPEC, REGIONAL])
+def test_reconstructions_differ_by_the_rounding_of_weights_only(spec: TransformSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pixels, quality = tiny_model(0.3, spec), pictures(), torch.tensor([30, 60])
     trained, coded = seen_in_training(model, pixels, quality, monkeypatch)
     exact, y = exact_of(model), torch.zeros_like(trained.latents[0])
     for (start, (i, j)), mean, symbols in zip(trained.steps, trained.means, trained.symbols, strict=True):
         y[:, start : start + mean.shape[1], i::2, j::2] = (mean + symbols).float()
     expected = (coded.reconstruction * 64 + 128).clamp(0, 255)
     assert (exact.reconstruct(y, quality).float() - expected).abs().max() < 1.5
+
+
+def region_adaptive(bits: int | None) -> tuple[RegionAdaptive, Tensor]:
+    """A layer that does something, on its grids, with cells of 4 x 4, and an input of 9 x 14 positions up to its bound."""
+    torch.manual_seed(5)
+    layer = RegionAdaptive(8, 4, bits)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    model = nn.Sequential(layer)
+    for module in model.modules():
+        if isinstance(module, FixedPointConv2d | RegionAdaptive):
+            module.quantised = True
+    x = torch.randint(-HIDDEN_MAX, HIDDEN_MAX + 1, (2, 8, 9, 14)) / 256 * torch.rand(2, 8, 1, 1)
+    return layer, (torch.floor(x * 256) / 256 if bits else x)
+
+
+@torch.no_grad()
+def test_region_adaptive_layers_are_exact() -> None:
+    """In float32 the layer gives what it gives in float64, where nothing can round: no sum leaves the grid."""
+    layer, x = region_adaptive(8)
+    y = layer(x)
+    assert torch.equal(y.double(), copy.deepcopy(layer).double()(x.double()))
+    assert torch.equal(torch.floor(y * 256), y * 256) and y.abs().max() <= HIDDEN_MAX / 256
+    assert (y != x).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("bits", [8, None])
+@torch.no_grad()
+def test_cells_of_the_grid_are_regions_like_others(bits: int | None) -> None:
+    layer, x = region_adaptive(bits)
+    row, column = torch.arange(9) // 4, torch.arange(14) // 4
+    regions = (row[:, None] * 4 + column).expand(2, -1, -1)
+    assert torch.allclose(layer(x), layer(x, regions), atol=1e-5)
+    other = layer(x, torch.zeros_like(regions))
+    assert not torch.allclose(layer(x), other, atol=1e-2)
+
+
+@torch.no_grad()
+def test_kernels_belong_to_their_region() -> None:
+    """Where one region changes, what lies two positions beyond it stays: averages of other regions are their own."""
+    layer, x = region_adaptive(8)
+    changed = x.clone()
+    changed[:, :, :4, :4] = 0
+    same = (layer(x) == layer(changed)).all(1)
+    assert same[:, 5:, :].all() and same[:, :, 5:].all() and not same[:, :4, :4].all()
+
+
+def test_region_adaptive_layers_start_as_identity() -> None:
+    for bits in (8, None):
+        layer, x = RegionAdaptive(8, 4, bits), torch.randn(1, 8, 9, 14)
+        assert torch.equal(layer(x), x)
+
+
+@torch.no_grad()
+def test_adaptive_kernels_are_convolutions() -> None:
+    x, kernel = torch.randn(2, 6, 7, 9), torch.randn(1, 54, 1, 1)
+    y = adaptive_depthwise(x, kernel.expand(2, -1, -1, -1), torch.zeros(2, 63, dtype=torch.int64))
+    expected = torch.nn.functional.conv2d(x, kernel.view(9, 6).T.reshape(6, 1, 3, 3), padding=1, groups=6)
+    assert torch.allclose(y, expected, atol=1e-5)

@@ -30,7 +30,7 @@ from laconic.codecs.image import transform_context
 from laconic.codecs.image.alpha import decode_alpha, encode_alpha
 from laconic.codecs.image.rgb import rgb_planes
 from laconic.codecs.image.tiling import CELL, TILE, grid_of, tiles_of
-from laconic.codecs.image.transform import HALO, PARAM_QUALITY, ImageTransform, TransformSettings, pad_to_cells
+from laconic.codecs.image.transform import PARAM_QUALITY, ImageTransform, TransformSettings, pad_to_cells
 from laconic.codecs.image.transform_coding import EntropyMeter, decode_tiles
 from laconic.codecs.metrics import psnr
 from laconic.codecs.registry import open_codec
@@ -204,7 +204,7 @@ def test_windows_give_the_latents_of_the_whole(codec: ImageTransform) -> None:
     with torch.inference_mode():
         whole = codec.model.latents(pixels, quality)
         for tile in tiles_of(grid):
-            window = tile.grown(HALO, grid)
+            window = tile.grown(codec.model.spec.halo, grid)
             y = codec.model.latents(pixels[(..., *window.slices(CELL))], quality)
             assert torch.equal(y[(..., *tile.within(window).slices())], whole[(..., *tile.slices())])
 

@@ -3,7 +3,8 @@
     python -m laconic.training.image_transform --photos DIR --out DIR --seconds 3600 [--device cuda] [--threads 1]
 
 Run it again with the same --out to resume: the schedule depends on the seconds spent in all. Checkpoints are safetensors
-files of at most 15 MiB each; `image_transform_export` turns one into the weights that the codec loads.
+files of at most 15 MiB each; `image_transform_export` turns one into the weights that the codec loads. With --start WEIGHTS
+a run begins with what fits of released weights instead of the KLT.
 
 The transforms start from the Karhunen-Loeve transform (KLT) of 16x16x3 blocks of the training photographs; a random start
 needs far more steps than a CPU can make. In the last part of the schedule all fixed-point layers run on their integer grids,
@@ -18,24 +19,26 @@ import json
 import math
 import platform
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from laconic.codecs.image.fixed_point import FixedPointConv2d
-from laconic.codecs.image.transform_context import SCALE_MAX, SCALE_MIN, normalised
+from laconic.codecs.image.transform_context import INDEX_STEP, SCALE_MAX, SCALE_MIN, UNIT_BITS, normalised
+from laconic.codecs.image.transform_model import GAIN_BITS, quality_rows
 from laconic.codecs.image.transform_networks import LAMBDA_MIN, QUALITY_MAX, Coded, TransformModel, lambda_of_quality
-from laconic.codecs.image.transform_spec import TransformSpec
+from laconic.codecs.image.transform_spec import LARGE, TransformSpec
 
 from .archives import read_archives
+from .checkpoints import load_tensors, save_tensors
+from .image_crops import PIXEL_UNIT, crops, segments_of
 
-PIXEL_UNIT = 64.0  # grey levels per unit of the networks
 VALIDATION = 64  # the last names in sorted order are never trained on
 
 
@@ -44,15 +47,20 @@ class Schedule:
     """How long and how to train; fractions are of the whole budget."""
 
     seconds: float
+    steps: int | None = None  # the budget in steps instead, for comparisons
     batch: int = 8
     crop: int = 128
-    rate: float = 1e-3  # Adam's step of the nonlinear layers
+    rate: float = 8e-4  # Adam's step of the nonlinear layers
     lapped_rate: float = 2e-4  # of the layers that start as the KLT
     gain_rate: float = 4e-3
-    warm_up: int = 100  # steps
-    large_crops_from: float = 0.75  # fraction after which crops are twice as wide and the batch a quarter
-    quantised_from: float = 0.8  # fraction after which the integer grids are on
+    warm_up: int = 300  # steps
+    large_crops_from: float = 0.7  # fraction after which crops are twice as wide and the batch a quarter
+    quantised_from: float = 0.85  # fraction after which the integer grids are on
     ema: float = 0.999
+    half: bool = (
+        False  # bfloat16 where it is enough, before the grids are on; faster where the device multiplies it in hardware
+    )
+    masks: float = 0.5  # part of the batches whose regions are segments, before the grids are on
 
 
 def read_photos(folder: Path) -> tuple[list[Tensor], list[Tensor]]:
@@ -107,30 +115,43 @@ def start_from_klt(model: TransformModel, pictures: list[Tensor], generator: np.
 
 
 @torch.no_grad()
+def start_from_weights(model: TransformModel, path: Path) -> list[str]:
+    """Take from a weights file every tensor of the same name and size; returns the names of parameters that keep theirs."""
+    tensors = load_file(path)
+    rows = quality_rows(torch.eye(model.spec.rates))  # (101, rates): what each anchor has in each quality
+
+    def anchors(values: Tensor) -> Tensor:
+        return cast(Tensor, torch.linalg.lstsq(rows, values.double()).solution.float())
+
+    found = {
+        "log_gain": anchors(torch.log(tensors["gain"] * 2.0**-GAIN_BITS)),
+        "log_unit": anchors(torch.log(tensors["unit"] * 2.0**-UNIT_BITS)),
+        "log_scale": anchors(tensors["index"] * INDEX_STEP),
+        "log_hyper_scale": anchors(tensors["hyper_index"] * INDEX_STEP),
+        "log_inverse_gain": tensors["log_inverse_gain"],
+    }
+    if "analysis_condition" in tensors:
+        found["analysis_condition"] = anchors(tensors["analysis_condition"] * 2.0**-model.spec.branch_bits)
+        found["synthesis_condition"] = tensors["synthesis_condition"].float()
+    for name, layer in model.named_modules():
+        if isinstance(layer, FixedPointConv2d) and f"{name}.shift" in tensors:
+            scale = torch.exp2(-tensors[f"{name}.shift"].double()) / layer.gain
+            found[f"{name}.weight"] = (tensors[f"{name}.weight"] * scale.view(-1, 1, 1, 1)).float()
+            found[f"{name}.bias"] = (tensors[f"{name}.bias"] * scale * 2.0**-layer.in_bits).float()
+    found |= {name: value.float() for name, value in tensors.items() if name.startswith("synthesis.")}
+    state = model.state_dict()
+    fitting = {name: value for name, value in found.items() if name in state and state[name].shape == value.shape}
+    model.load_state_dict(fitting, strict=False)
+    return sorted(state.keys() - fitting.keys())
+
+
+@torch.no_grad()
 def calibrate_hyper_latents(model: TransformModel, x: Tensor, quality: Tensor) -> None:
     """Scale the last layer of the hyper-analysis so that hyper-latents start with a deviation of one step."""
     unit = torch.exp(model.at_quality(model.log_unit, quality))
     y = model.analysis(x) * torch.exp(model.at_quality(model.log_gain, quality))
     z = model.hyper_analysis(normalised(y, unit))
     model.hyper_analysis.down2.weight.div_(z.std())
-
-
-def crops(pictures: list[Tensor], batch: int, size: int, odds: np.ndarray, generator: np.random.Generator) -> Tensor:
-    """Return random crops (batch, 3, size, size), flipped and turned at random, in units of 64 grey levels."""
-    out: list[Tensor] = []
-    while len(out) < batch:
-        picture = pictures[int(generator.choice(len(pictures), p=odds))]
-        height, width = picture.shape[1:]
-        if min(height, width) < size:
-            continue
-        top, left = int(generator.integers(0, height - size + 1)), int(generator.integers(0, width - size + 1))
-        crop = picture[:, top : top + size, left : left + size]
-        if generator.random() < 0.5:
-            crop = crop.flip(2)
-        if generator.random() < 0.5:
-            crop = crop.transpose(1, 2)
-        out.append(crop)
-    return (torch.stack(out).float() - 128) / PIXEL_UNIT
 
 
 def loss_of(coded: Coded, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -181,6 +202,13 @@ def parameter_groups(model: TransformModel, schedule: Schedule) -> list[dict[str
     return [{"params": p, "base": r, "lr": r} for p, r in zip((lapped, gains, rest), rates, strict=True)]
 
 
+def where_half_is_enough(model: TransformModel) -> list[nn.Module]:
+    """Return the modules that may work in bfloat16: not those whose output is latents, means, indices or pixels."""
+    analysis, synthesis = model.analysis, model.synthesis
+    branches = [analysis.enter, analysis.blocks, synthesis.enter, synthesis.enter_latent, synthesis.blocks]
+    return [*branches, model.hyper_analysis.enter, model.hyper_analysis.down1, model.hyper_synthesis]
+
+
 class Run:
     """A training run: model, optimiser, moving average and how far it has come."""
 
@@ -188,31 +216,33 @@ class Run:
         self.schedule, self.device = schedule, device
         self.model = TransformModel(spec).to(device)
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        self.optimiser = torch.optim.Adam(parameter_groups(self.model, schedule), betas=(0.9, 0.99))
+        self.optimiser = torch.optim.Adam(parameter_groups(self.model, schedule), betas=(0.9, 0.99), fused=True)
+        self.half = False
+        for module in where_half_is_enough(self.model):
+            self._halve(module)
         self.step, self.seconds = 0, 0.0
 
     @property
     def fraction(self) -> float:
         """Part of the budget that is spent."""
-        return min(1.0, self.seconds / self.schedule.seconds)
+        steps = self.schedule.steps
+        return min(1.0, self.seconds / self.schedule.seconds if steps is None else self.step / steps)
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint: weights, average and optimiser moments in files of their own."""
         folder.mkdir(parents=True, exist_ok=True)
         parts = {"model": self.model.state_dict(), "average": self.average}
         names = {id(p): n for n, p in self.model.named_parameters()}
-        for moment in ("exp_avg", "exp_avg_sq"):
-            parts[moment] = {names[id(p)]: s[moment] for p, s in self.optimiser.state.items()}
+        for moment in ("exp_avg", "exp_avg_sq"):  # 8 bits of a moment are plenty
+            parts[moment] = {names[id(p)]: s[moment].bfloat16() for p, s in self.optimiser.state.items()}
         for name, tensors in parts.items():
-            part = folder / f"{name}.part"
-            save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, part)
-            part.replace(folder / f"{name}.safetensors")
+            save_tensors(folder, name, tensors)
         progress = {"step": self.step, "seconds": self.seconds, "spec": asdict(self.model.spec)}
         (folder / "progress.json").write_text(json.dumps(progress))
 
     def load(self, folder: Path) -> None:
         """Continue from a checkpoint."""
-        parts = {p: load_file(folder / f"{p}.safetensors") for p in ("model", "average", "exp_avg", "exp_avg_sq")}
+        parts = {p: load_tensors(folder, p) for p in ("model", "average", "exp_avg", "exp_avg_sq")}
         self.model.load_state_dict(parts["model"])
         self.average = {k: v.to(self.device) for k, v in parts["average"].items()}
         progress = json.loads((folder / "progress.json").read_text())
@@ -221,20 +251,32 @@ class Run:
             if name in parts["exp_avg"]:
                 self.optimiser.state[parameter] = {
                     "step": torch.tensor(float(self.step)),
-                    "exp_avg": parts["exp_avg"][name].to(self.device),
-                    "exp_avg_sq": parts["exp_avg_sq"][name].to(self.device),
+                    "exp_avg": parts["exp_avg"][name].float().to(self.device),
+                    "exp_avg_sq": parts["exp_avg_sq"][name].float().to(self.device),
                 }
 
-    def train_step(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _halve(self, module: nn.Module) -> None:
+        """Let a module work in bfloat16 while `half` is on."""
+        forward = module.forward
+
+        def mixed(x: Tensor, *others: Tensor) -> Tensor:
+            if not self.half:
+                return cast(Tensor, forward(x, *others))
+            with torch.autocast(self.device.type, torch.bfloat16):
+                return cast(Tensor, forward(x.contiguous(memory_format=torch.channels_last), *others)).float()
+
+        module.forward = mixed
+
+    def train_step(self, x: Tensor, quality: Tensor, regions: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Make one optimiser step; returns loss, bpp and squared error."""
         factor = 0.5 * (1 + math.cos(math.pi * self.fraction)) * min(1.0, (self.step + 1) / self.schedule.warm_up) + 0.005
         for group in self.optimiser.param_groups:
             group["lr"] = group["base"] * factor
         quantised = self.fraction >= self.schedule.quantised_from
         self.model.quantise_grids(quantised)
-        # bfloat16 cannot hold the grids; before they are on it halves a GPU's time
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda" and not quantised):
-            coded = self.model(x, quality)
+        self.half = not quantised and self.schedule.half  # bfloat16 cannot hold the grids
+        coded = self.model(x, quality, regions)
+        self.half = False
         loss, bpp, mse = loss_of(coded, x, quality)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -242,13 +284,13 @@ class Run:
         self.optimiser.step()
         self.step += 1
         decay = min(self.schedule.ema, (1 + self.step) / (10 + self.step))
+        state = self.model.state_dict()
         with torch.no_grad():
-            for name, value in self.model.state_dict().items():
-                self.average[name].lerp_(value, 1 - decay)
+            torch._foreach_lerp_([self.average[name] for name in state], list(state.values()), 1 - decay)
         return loss, bpp, mse
 
 
-def train(run: Run, photos: Path, out: Path, save_every: float, log_every: int) -> None:
+def train(run: Run, photos: Path, out: Path, save_every: float, log_every: int, start: Path | None = None) -> None:
     """Train until the budget is spent, logging, validating and saving."""
     torch.manual_seed(run.step)
     generator = np.random.default_rng(run.step)
@@ -257,10 +299,18 @@ def train(run: Run, photos: Path, out: Path, save_every: float, log_every: int) 
     odds = np.array([p.shape[1] * p.shape[2] for p in training], dtype=np.float64) ** 0.5
     odds /= odds.sum()
     if run.step == 0:
-        start_from_klt(run.model, training, generator)
-        sample = crops(training, schedule.batch, schedule.crop, odds, generator).to(run.device)
-        calibrate_hyper_latents(run.model, sample, torch.linspace(0, QUALITY_MAX, schedule.batch, device=run.device))
+        if start is None:
+            start_from_klt(run.model, training, generator)
+        else:
+            print(f"not among the weights: {', '.join(start_from_weights(run.model, start))}", flush=True)
+        sample = crops(training, schedule.batch, schedule.crop, odds, generator).pixels.to(run.device)
+        if start is None:
+            calibrate_hyper_latents(run.model, sample, torch.linspace(0, QUALITY_MAX, schedule.batch, device=run.device))
         run.average = {k: v.detach().clone() for k, v in run.model.state_dict().items()}
+    masks = None
+    if run.model.spec.region and schedule.masks:
+        masks = [segments_of(picture) for picture in training]
+        print(f"{len(masks)} pictures segmented", flush=True)
     if run.device.type == "cuda":
         training = [p.to(run.device) for p in training]
     began, before = time.monotonic(), run.seconds
@@ -268,11 +318,13 @@ def train(run: Run, photos: Path, out: Path, save_every: float, log_every: int) 
     while run.fraction < 1:
         large = run.fraction >= schedule.large_crops_from
         batch, size = (schedule.batch // 4, schedule.crop * 2) if large else (schedule.batch, schedule.crop)
-        x = crops(training, batch, size, odds, generator).to(run.device)
+        masked = masks if not large and generator.random() < schedule.masks else None
+        x, regions = crops(training, batch, size, odds, generator, masked)
+        x, regions = x.to(run.device), None if regions is None else regions.to(run.device)
         # one quality per stratum keeps the mix of rates even within a batch
         strata = (torch.arange(batch) + torch.rand(batch)) / batch
         quality = torch.floor(strata * (QUALITY_MAX + 1)).clamp(0, QUALITY_MAX).to(run.device)
-        loss, bpp, mse = run.train_step(x, quality)
+        loss, bpp, mse = run.train_step(x, quality, regions)
         run.seconds = before + time.monotonic() - began
         sums += [v.detach().mean().item() for v in (loss, bpp, mse)]
         if run.step % log_every == 0:
@@ -303,24 +355,32 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="folder of tar files of pictures")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder; resumes from it")
     parser.add_argument("--seconds", type=float, default=3600.0, help="budget in all, earlier runs included")
+    parser.add_argument("--steps", type=int, help="budget in steps instead of seconds, to compare runs")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=128)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save-every", type=float, default=300.0, help="seconds between checkpoints")
     parser.add_argument("--log-every", type=int, default=100, help="steps between log lines")
+    parser.add_argument("--start", type=Path, help="weights file to begin with what fits of; without it the KLT is the start")
+    parser.add_argument("--half", action="store_true", help="bfloat16 where it is enough: on GPUs, and CPUs with AMX")
+    parser.add_argument("--masks", type=float, default=0.5, help="part of the batches whose regions are segments")
+    parser.add_argument("--no-regions", action="store_true", help="leave out the region-adaptive layers")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    schedule = Schedule(seconds=arguments.seconds, batch=arguments.batch, crop=arguments.crop)
-    run = Run(TransformSpec(), schedule, torch.device(arguments.device))
+    schedule = Schedule(
+        arguments.seconds, arguments.steps, arguments.batch, arguments.crop, half=arguments.half, masks=arguments.masks
+    )
+    spec = replace(LARGE, region=0) if arguments.no_regions else LARGE
+    run = Run(spec, schedule, torch.device(arguments.device))
     if (arguments.out / "progress.json").exists():
         run.load(arguments.out)
         print(f"resuming at step {run.step}, {run.seconds:.0f} s", flush=True)
     print(
         f"{sum(p.numel() for p in run.model.parameters())} parameters on {arguments.device} ({platform.machine()})", flush=True
     )
-    train(run, arguments.photos, arguments.out, arguments.save_every, arguments.log_every)
+    train(run, arguments.photos, arguments.out, arguments.save_every, arguments.log_every, arguments.start)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from laconic.codecs.image.transform_coding import hyper_indices
@@ -29,6 +29,7 @@ from laconic.codecs.image.transform_networks import TransformModel
 from laconic.codecs.image.transform_spec import TransformSpec
 from laconic.entropy.tables import PRECISION, Tables, load_tables
 
+from .checkpoints import load_tensors
 from .image_transform import read_photos
 
 QUALITIES = (5, 20, 35, 50, 65, 80, 95)
@@ -152,7 +153,7 @@ def main() -> None:
     progress = json.loads((arguments.checkpoint / "progress.json").read_text())
     spec = TransformSpec(**{**progress["spec"], "groups": tuple(progress["spec"]["groups"])})
     model = TransformModel(spec)
-    model.load_state_dict(load_file(arguments.checkpoint / "average.safetensors"))
+    model.load_state_dict(load_tensors(arguments.checkpoint, "average"))
     tensors, metadata = pack(model)
     calibrate(tensors, spec, list(calibration_pictures(arguments.photos, arguments.pictures)))
     metadata |= {"steps": str(progress["step"]), "seconds": str(round(progress["seconds"]))}

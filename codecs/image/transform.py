@@ -31,7 +31,7 @@ from .tiling import CELL, Tile, grid_of, tiles_of
 from .transform_coding import EntropyMeter, decode_tiles, encode_tiles
 from .transform_efforts import EFFORTS, encode_refined
 from .transform_model import ExactModel
-from .transform_networks import HALO, QUALITY_MAX
+from .transform_networks import QUALITY_MAX
 from .transform_spec import TransformSpec
 
 TILES_AT_ONCE = {"cpu": 1, "cuda": 8}  # through the networks; on a CPU more is slower (caches), by a fifth for four tiles
@@ -132,7 +132,7 @@ class ImageTransform:
                 )
             else:
                 grids[picture] = grid_of(*signal.shape[:2])
-        batches = _batches(grids, self.tiles_at_once)
+        batches = _batches(grids, self.tiles_at_once, self.model.spec.halo)
         for number, batch in enumerate(batches):
             windows = np.stack([pixels[p.picture][(slice(None), *p.window.slices(CELL))] for p in batch])
             quality = torch.tensor([settings[p.picture].quality for p in batch])
@@ -167,7 +167,7 @@ class ImageTransform:
         grids = [grid_of(*stream.shape[:2]) for stream in streams]
         latents = [torch.empty(model.spec.latent, *grid) for grid in grids]
         digests: list[dict[Tile, bytes]] = [{} for _ in streams]
-        batches = _batches(dict(enumerate(grids)), self.tiles_at_once)
+        batches = _batches(dict(enumerate(grids)), self.tiles_at_once, model.spec.halo)
         for number, batch in enumerate(batches):
             quality = torch.tensor([qualities[p.picture] for p in batch])
             chunks = [streams[p.picture].chunks[p.number] for p in batch]
@@ -204,12 +204,12 @@ class ImageTransform:
         self.last_timings = {"transform": time.perf_counter() - began - meter.seconds, "entropy": meter.seconds}
 
 
-def _batches(grids: Mapping[int, tuple[int, int]], most: int) -> list[list[_Piece]]:
+def _batches(grids: Mapping[int, tuple[int, int]], most: int, halo: int) -> list[list[_Piece]]:
     """Return all tiles of numbered pictures in batches of at most `most`, whose tiles and windows have one size and offset."""
     alike: dict[tuple[object, ...], list[_Piece]] = defaultdict(list)
     for picture, grid in grids.items():
         for number, tile in enumerate(tiles_of(grid)):
-            window = tile.grown(HALO, grid)
+            window = tile.grown(halo, grid)
             alike[window.size, tile.within(window)].append(_Piece(picture, number, tile, window))
     return [pieces[i : i + most] for pieces in alike.values() for i in range(0, len(pieces), most)]
 

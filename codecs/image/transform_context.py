@@ -14,7 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fixed_point import HIDDEN_BITS, HIDDEN_MAX, FixedPointConv2d, bound_through, rectified, relu_conv, round_through
+from .fixed_point import (
+    HIDDEN_BITS,
+    HIDDEN_MAX,
+    FixedPointBlock,
+    FixedPointConv2d,
+    bound_through,
+    rectified,
+    relu_conv,
+    round_through,
+)
 from .transform_spec import TransformSpec
 
 SYMBOL_BITS = 4  # fractional bits of means and of latents in steps (1/16 of a step)
@@ -64,6 +73,9 @@ class Context(nn.Module):
         self.squeeze = relu_conv(2 * spec.latent, spec.squeeze)
         self.neighbours = nn.ModuleList(FixedPointConv2d(spec.squeeze, spec.width, 3, stride=2, padding=0) for _ in PHASES[1:])
         self.hyper = nn.ModuleList(FixedPointConv2d(spec.hyper_features + 1, spec.width) for _ in PHASES)
+        self.blocks = nn.Sequential(
+            *[FixedPointBlock(spec.width, spatial=False, float32=True) for _ in range(spec.context_blocks)]
+        )
         self.linear = nn.ModuleList(
             FixedPointConv2d(spec.groups[0], spec.groups[0], 3, stride=2, padding=0, zero=True) for _ in PHASES[1:]
         )
@@ -80,7 +92,7 @@ class Context(nn.Module):
         t = cast(Tensor, self.hyper[phase](hyper[:, :, i::2, j::2]))
         if phase:
             t = t + self.neighbours[phase - 1](around(squeezed, i, j))
-        return rectified(t)
+        return rectified(self.blocks(rectified(t)))
 
     def first_mean(self, phase: int, first: Tensor) -> Tensor:
         """Return what the neighbours' first channel group (B, groups[0], h, w), zero where not coded, predicts linearly."""

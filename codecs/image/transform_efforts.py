@@ -20,7 +20,6 @@ from ..device import one_thread
 from .tiling import CELL, Tile, grid_of, tiles_of
 from .transform_coding import EntropyMeter, StepQuantiser, encode_latents, hyper_latents_of
 from .transform_model import ExactModel
-from .transform_networks import HALO
 from .transform_refine import Heat, Refinement, Window, nearest, slope_of
 
 __all__ = ["EFFORTS", "Search", "encode_refined"]
@@ -88,13 +87,13 @@ class _Picture:
 
     def _analysed(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """Return a tile's latents and hyper-latents."""
-        outer = tile.grown(HALO, self.grid)
+        outer = tile.grown(self.model.spec.halo, self.grid)
         pixels = torch.from_numpy(self.planes[(slice(None), *outer.slices(CELL))])[None]
         y = self.model.latents(pixels, self.quality)[(..., *tile.within(outer).slices())]
         return y, hyper_latents_of(self.model, y, self.quality)
 
     def _window(self, tile: Tile) -> Window:
-        outer = tile.grown(HALO, self.grid)
+        outer = tile.grown(self.model.spec.halo, self.grid)
         latents = self.latents[(..., *outer.slices())].to(self.model.device)
         pixels = torch.from_numpy(self.planes[(slice(None), *outer.slices(CELL))])[None].to(self.model.device).float()
         rows, columns = self.shape[0] - outer.top * CELL, self.shape[1] - outer.left * CELL

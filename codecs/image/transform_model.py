@@ -128,6 +128,10 @@ def pack(model: TransformModel) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors[f"{name}.weight"] = as_integers(layer.integer_weight().detach(), width)
             tensors[f"{name}.shift"] = as_integers(layer.weight_shift(), torch.int8)
             tensors[f"{name}.bias"] = as_integers(layer.integer_bias().detach(), torch.int32)
+    if model.spec.conditioned:
+        rows = quality_rows(model.analysis_condition.detach()) * 2.0**model.spec.branch_bits
+        tensors["analysis_condition"] = as_integers(torch.round(rows), torch.int16)
+        tensors["synthesis_condition"] = model.synthesis_condition.detach().half()
     for name, parameter in model.synthesis.named_parameters():
         tensors[f"synthesis.{name}"] = parameter.detach().half()
     gains = torch.round(torch.exp(quality_rows(model.log_gain.detach())) * 2.0**GAIN_BITS)
@@ -156,6 +160,7 @@ class ExactModel(nn.Module):
         with torch.random.fork_rng(devices=[]):  # its start values are thrown away: leave the caller's generator alone
             model = TransformModel(spec)
         values = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in tensors.items()}
+        model.quantise_grids(True)
         replace_fixed_point(model, values, self.device)
         synthesis = {k.removeprefix("synthesis."): v.float() for k, v in values.items() if k.startswith("synthesis.")}
         model.synthesis.load_state_dict(synthesis)
@@ -164,6 +169,10 @@ class ExactModel(nn.Module):
         self.gain = values["gain"].double() * 2.0**-GAIN_BITS
         self.unit = values["unit"].double() * 2.0**-UNIT_BITS
         self.inverse_gain = torch.exp(quality_rows(values["log_inverse_gain"])).float()
+        self.conditions: dict[str, Tensor] = {}
+        if spec.conditioned:
+            self.conditions["analysis"] = values["analysis_condition"].float() * 2.0**-spec.branch_bits
+            self.conditions["synthesis"] = quality_rows(values["synthesis_condition"]).float()
         self.index, self.hyper_index = values["index"], values["hyper_index"]
         self.tables = Tables.from_arrays(tensors["tables.radius"], tensors["tables.frequencies"])
         self.threshold = values["threshold"].to(self.device).float() / 2**SYMBOL_BITS
@@ -172,7 +181,7 @@ class ExactModel(nn.Module):
 
     def latents(self, pixels: Tensor, quality: Tensor) -> Tensor:
         """Return latents in steps (B, C, h, w) of uint8 pixels (B, 3, 16h, 16w) at qualities (B,)."""
-        y = self.analysis((pixels.to(self.device).float() - 128) / PIXEL_UNIT)
+        y = self.analysis((pixels.to(self.device).float() - 128) / PIXEL_UNIT, self._condition("analysis", quality))
         # on grids of 2**-10 and 2**-16, below 2**13 and 2**12: their product is exact in float64
         scaled = y.double() * self._at(self.gain, quality)
         return to_symbol_grid(scaled)
@@ -193,6 +202,11 @@ class ExactModel(nn.Module):
         """Return rows (101, C) at qualities (B,) as (B, C, 1, 1) on the device."""
         return rows[quality.cpu()].to(self.device)[:, :, None, None]
 
+    def _condition(self, transform: str, quality: Tensor) -> Tensor | None:
+        """Return what a transform's branch is told of qualities (B,), (B, branch, 1, 1)."""
+        rows = self.conditions.get(transform)
+        return None if rows is None else self._at(rows, quality)
+
     def hyper_latents(self, y: Tensor, quality: Tensor) -> Tensor:
         """Return integer hyper-latents (B, hyper, h/4, w/4) of latents (B, C, h, w), h and w multiples of 4."""
         z = self.hyper_analysis(normalised(y, self._at(self.unit, quality)))
@@ -210,7 +224,8 @@ class ExactModel(nn.Module):
         """Return real pixels (B, 3, 16h, 16w), in grey levels, of latents in steps."""
         # TF32's 10-bit mantissas would move pixels by several levels; the setting does nothing on a CPU
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            return cast(Tensor, self.synthesis(y.to(self.device) * self._at(self.inverse_gain, quality)) * PIXEL_UNIT + 128)
+            y = y.to(self.device) * self._at(self.inverse_gain, quality)
+            return cast(Tensor, self.synthesis(y, self._condition("synthesis", quality)) * PIXEL_UNIT + 128)
 
     def reconstruct(self, y: Tensor, quality: Tensor) -> Tensor:
         """Return uint8 pixels (B, 3, 16h, 16w) of latents in steps; floating point, so +-1 between devices."""

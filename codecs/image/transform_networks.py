@@ -17,13 +17,14 @@ Units: pixels enter as (x - 128) / 64; latents are in those units; quantised lat
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, cast
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fixed_point import HIDDEN_BITS, FixedPointBlock, FixedPointConv2d, bound_through, relu_conv, round_through
+from .fixed_point import HIDDEN_BITS, HIDDEN_MAX, FixedPointBlock, FixedPointConv2d, bound_through, relu_conv, round_through
 from .transform_context import (
     INDEX_STEP,
     SCALE_COUNT,
@@ -36,6 +37,7 @@ from .transform_context import (
     to_symbol_grid,
     walk,
 )
+from .transform_regions import RegionAdaptive
 from .transform_spec import TransformSpec
 
 LATENT_BITS = 10  # fractional bits of the analysis transform's output
@@ -43,7 +45,6 @@ LATENT_MAX = 2**22  # clamp of each part of the analysis transform's output, in 
 HYPER_MAX = 255  # clamp of hyper-latents
 QUALITY_MAX = 100
 LAMBDA_MIN, LAMBDA_MAX = 0.0012, 1.0  # rate-distortion weights of quality 0 and 100, per squared grey level
-HALO = 3  # latent positions around a tile that its transform reads; beyond the reach of either transform
 
 
 def lambda_of_quality(quality: Tensor) -> Tensor:
@@ -58,13 +59,46 @@ class Analysis(nn.Module):
         super().__init__()
         out = {"out_bits": LATENT_BITS, "out_range": (-LATENT_MAX, LATENT_MAX)}
         self.lapped = FixedPointConv2d(192, spec.latent, 3, stride=2, padding=0, in_max=128, weight_bits=10, **out)  # type: ignore[arg-type]
-        self.enter = FixedPointConv2d(192, spec.branch, in_max=128)
-        self.blocks = nn.Sequential(*[FixedPointBlock(spec.branch) for _ in range(spec.blocks)])
-        self.leave = FixedPointConv2d(spec.branch, spec.latent, 3, stride=2, padding=0, zero=True, **out)  # type: ignore[arg-type]
+        self.limit = HIDDEN_MAX * 2.0**-spec.branch_bits
+        self.enter = FixedPointConv2d(192, spec.branch, in_max=128, out_bits=spec.branch_bits)
+        self.blocks = Branch(
+            [FixedPointBlock(spec.branch, spec.branch_bits, float32=spec.region > 0) for _ in range(spec.blocks)],
+            RegionAdaptive(spec.branch, spec.region, spec.branch_bits) if spec.region else None,
+        )
+        self.leave = FixedPointConv2d(
+            spec.branch,
+            spec.latent,
+            3,
+            stride=2,
+            padding=0,
+            zero=True,
+            in_bits=spec.branch_bits,
+            **out,  # type: ignore[arg-type]
+        )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor | None = None, regions: Tensor | None = None) -> Tensor:
+        """Analyse pixels; `condition` (B, branch, 1, 1) says the quality, `regions` (B, H/8+1, W/8+1) the segments."""
         u = F.pixel_unshuffle(F.pad(x, (4, 4, 4, 4), mode="replicate"), 8)  # (B, 192, H/8+1, W/8+1)
-        return cast(Tensor, self.lapped(u) + self.leave(self.blocks(self.enter(u))))
+        t = self.enter(u)
+        if condition is not None:
+            t = (t + condition).clamp(-self.limit, self.limit)
+        return cast(Tensor, self.lapped(u) + self.leave(self.blocks(t, regions)))
+
+
+class Branch(nn.Sequential):
+    """Residual blocks; a region-adaptive layer, where there is one, comes after the first half of them."""
+
+    def __init__(self, blocks: Sequence[nn.Module], regional: RegionAdaptive | None) -> None:
+        super().__init__(*blocks)
+        self.regional = regional
+
+    def forward(self, x: Tensor, regions: Tensor | None = None) -> Tensor:
+        blocks = [module for module in self if module is not self.regional]
+        for number, block in enumerate(blocks):
+            if self.regional is not None and number == len(blocks) // 2:
+                x = self.regional(x, regions)
+            x = block(x)
+        return x
 
 
 class Block(nn.Module):
@@ -90,16 +124,21 @@ class Synthesis(nn.Module):
         self.lapped = nn.ConvTranspose2d(spec.latent, 192, 3, stride=2)
         self.enter_latent = nn.Conv2d(spec.latent, 4 * spec.branch, 1)
         self.enter = nn.Conv2d(192, spec.branch, 1)
-        self.blocks = nn.Sequential(*[Block(spec.branch) for _ in range(spec.blocks)])
+        self.blocks = Branch(
+            [Block(spec.branch) for _ in range(spec.synthesis_blocks)],
+            RegionAdaptive(spec.branch, spec.region, None) if spec.region else None,
+        )
         self.leave = nn.Conv2d(spec.branch, 192, 1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
-    def forward(self, y: Tensor) -> Tensor:
+    def forward(self, y: Tensor, condition: Tensor | None = None, regions: Tensor | None = None) -> Tensor:
+        """Synthesise pixels; `condition` (B, branch, 1, 1) says the quality, `regions` (B, 2h+1, 2w+1) the segments."""
         u = self.lapped(y)  # (B, 192, 2h+1, 2w+1)
         # the upsampled latent sits half a cell off the lapped grid; each cell of the latter takes the one below right of it
         t = self.enter(u) + F.pad(F.pixel_shuffle(self.enter_latent(y), 2), (0, 1, 0, 1), mode="replicate")
-        u = u + self.leave(self.blocks(t))
+        t = t if condition is None else t + condition
+        u = u + self.leave(self.blocks(t, regions))
         return F.pixel_shuffle(u, 8)[:, :, 4:-4, 4:-4]
 
 
@@ -136,28 +175,39 @@ class Coded(NamedTuple):
     hyper_bits: Tensor
 
 
-def logistic_bits(x: Tensor, scale: Tensor) -> Tensor:
-    """Bits of the unit bin around `x` under a zero-mean logistic distribution.
+class _LogisticBits(torch.autograd.Function):
+    """See `symbol_bits`; derivatives are written out, as this is a quarter of a training step otherwise."""
 
-    With a = (1/2 - |x|) / s and b = (-1/2 - |x|) / s the bin's probability is sigmoid(a) sigmoid(-b) (1 - exp(-1/s)), which
-    stays accurate in the tail.
-    """
-    x = x.abs()
-    inverse = 1 / scale
-    log_p = F.logsigmoid((0.5 - x) * inverse) + F.logsigmoid((0.5 + x) * inverse) + torch.log1p(-torch.exp(-inverse))
-    return log_p * (-1 / math.log(2))
+    @staticmethod
+    def forward(ctx: Any, offset: Tensor, index: Tensor) -> Tensor:
+        inverse = 1 / scale_of_index(index)
+        size = torch.floor(offset + 0.5).abs()
+        upper, lower = (0.5 - size) * inverse, (0.5 + size) * inverse
+        # with a = (1/2 - |x|) / s and b = (1/2 + |x|) / s the bin's probability is sigmoid(a) sigmoid(b) (1 - exp(-1/s)),
+        # which stays accurate in the tail
+        nats = F.logsigmoid(upper) + F.logsigmoid(lower) + torch.log1p(-torch.exp(-inverse))
+        by_log_scale = upper * torch.sigmoid(-upper) + lower * torch.sigmoid(-lower) + inverse / torch.expm1(inverse)
+        noisy = offset + torch.rand_like(offset) - 0.5
+        magnitude = noisy.abs()
+        by_offset = torch.sigmoid((magnitude + 0.5) * inverse) - torch.sigmoid((0.5 - magnitude) * inverse)
+        ctx.save_for_backward(
+            by_offset * torch.sign(noisy) * (inverse / math.log(2)), by_log_scale * (INDEX_STEP / math.log(2))
+        )
+        return nats * (-1 / math.log(2))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        by_offset, by_index = ctx.saved_tensors
+        return gradients[0] * by_offset, gradients[0] * by_index
 
 
 def symbol_bits(offset: Tensor, index: Tensor) -> Tensor:
-    """Bits of rounding `offset` (latents minus means) with tables `index`.
+    """Bits of rounding `offset` (latents minus means) under zero-mean logistic distributions, by table `index`.
 
     Value and gradient for the index are those of the rounded symbol, which is what gets coded; the gradient for latents and
     means is that of additive uniform noise. Noise alone would overrate nearly silent channels by tenths of a bit each.
     """
-    scale = scale_of_index(index)
-    rounded = logistic_bits(torch.floor(offset.detach() + 0.5), scale)
-    noisy = logistic_bits(offset + torch.rand_like(offset) - 0.5, scale.detach())
-    return rounded + noisy - noisy.detach()
+    return cast(Tensor, _LogisticBits.apply(offset, index))  # type: ignore[no-untyped-call]
 
 
 class TransformModel(nn.Module):
@@ -176,6 +226,9 @@ class TransformModel(nn.Module):
         self.quantised = False
         self.log_scale = nn.Parameter(torch.zeros(spec.rates, spec.latent))  # of the logistic, over SCALE_MIN
         self.log_hyper_scale = nn.Parameter(torch.full((spec.rates, spec.hyper), 1.5))
+        if spec.conditioned:
+            self.analysis_condition = nn.Parameter(torch.zeros(spec.rates, spec.branch))
+            self.synthesis_condition = nn.Parameter(torch.zeros(spec.rates, spec.branch))
 
     def at_quality(self, table: Tensor, quality: Tensor) -> Tensor:
         """Interpolate rows of `table` (rates, C) at qualities (B,) of 0..100; returns (B, C, 1, 1)."""
@@ -193,12 +246,26 @@ class TransformModel(nn.Module):
         """Switch all fixed-point layers to their integer grids, or back."""
         self.quantised = on
         for module in self.modules():
-            if isinstance(module, FixedPointConv2d):
+            if isinstance(module, FixedPointConv2d | RegionAdaptive):
                 module.quantised = on
 
-    def forward(self, x: Tensor, quality: Tensor) -> Coded:
-        """Code pictures `x` (B, 3, H, W), H and W multiples of 64, in units of 64 grey levels, at integer qualities (B,)."""
-        y = to_symbol_grid((self.analysis(x) * torch.exp(self.at_quality(self.log_gain, quality))).double())
+    def conditions(self, quality: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return what the branches of analysis and synthesis are told of qualities (B,), each (B, branch, 1, 1)."""
+        if not self.spec.conditioned:
+            return None, None
+        analysis = self.at_quality(self.analysis_condition, quality)
+        if self.quantised:
+            analysis = round_through(analysis * 2.0**self.spec.branch_bits) * 2.0**-self.spec.branch_bits
+        return analysis, self.at_quality(self.synthesis_condition, quality)
+
+    def forward(self, x: Tensor, quality: Tensor, regions: Tensor | None = None) -> Coded:
+        """Code pictures `x` (B, 3, H, W), H and W multiples of 64, in units of 64 grey levels, at integer qualities (B,).
+
+        `regions` (B, H/8+1, W/8+1) are numbers of segments; without them regions are the cells of the grid.
+        """
+        analysed, synthesised = self.conditions(quality)
+        y = self.analysis(x, analysed, regions)
+        y = to_symbol_grid((y * torch.exp(self.at_quality(self.log_gain, quality))).double())
         unit = torch.round(torch.exp(self.at_quality(self.log_unit, quality)) * 2.0**UNIT_BITS) * 2.0**-UNIT_BITS
         z = self.hyper_analysis(normalised(y, unit))
         hyper_index = bound_through(self.index_at_quality(self.log_hyper_scale, quality), 0, SCALE_COUNT - 1)
@@ -207,17 +274,19 @@ class TransformModel(nn.Module):
         plane = (quality * 2.0**-HIDDEN_BITS).view(-1, 1, 1, 1).expand(-1, 1, *features.shape[2:])
         tables = ChannelTables(self.index_at_quality(self.log_scale, quality), unit)
         y_hat, bits = self.code_latents(y, torch.cat([features, plane], 1), tables)
-        pixels = self.synthesis(y_hat * torch.exp(self.at_quality(self.log_inverse_gain, quality)))
+        y_hat = y_hat * torch.exp(self.at_quality(self.log_inverse_gain, quality))
+        pixels = self.synthesis(y_hat, synthesised, regions)
         return Coded(pixels, bits, hyper_bits)
 
     def code_latents(self, y: Tensor, hyper: Tensor, tables: ChannelTables) -> tuple[Tensor, Tensor]:
         """Quantise latents phase by phase and group by group; returns them and the bits (B,)."""
-        bits = [y.new_zeros(y.shape[0])]
+        offsets, indices = [], []
 
         def code(start: int, phase: tuple[int, int], mean: Tensor, index: Tensor) -> Tensor:
             offset = y[:, start : start + mean.shape[1], phase[0] :: 2, phase[1] :: 2] - mean
-            bits.append(symbol_bits(offset, index).sum((1, 2, 3)))
+            offsets.append(offset.flatten(1))
+            indices.append(index.flatten(1))
             return round_through(offset)
 
         y_hat = walk(self.context, hyper, tables, (y.shape[2], y.shape[3]), code)
-        return y_hat, torch.stack(bits).sum(0)
+        return y_hat, symbol_bits(torch.cat(offsets, 1), torch.cat(indices, 1)).sum(1)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class TransformSpec:
     """Sizes of the networks; stored in the weights file.
 
-    `groups` are the sizes of the latent's channel groups in coding order and sum to `latent`.
+    `groups` are the sizes of the latent's channel groups in coding order and sum to `latent`. What a file does not name
+    has the value that the first weights had.
     """
 
     latent: int = 320
@@ -21,3 +22,16 @@ class TransformSpec:
     width: int = 192
     groups: tuple[int, ...] = (16, 64, 240)
     rates: int = 8
+    branch_bits: int = 6  # fractional bits of activations in the analysis branch
+    synthesis_blocks: int = 3
+    region: int = 0  # side of the cells that the region-adaptive layers take for regions, in 8 pixels; 0 leaves the layers out
+    conditioned: bool = False  # whether the branches are told the quality
+    context_blocks: int = 0  # residual blocks that every phase's features pass
+
+    @property
+    def halo(self) -> int:
+        """Latent positions around a tile that its transforms read: beyond their reach, and whole cells of regions."""
+        return 8 if self.region else 3
+
+
+LARGE = TransformSpec(branch=192, blocks=4, branch_bits=8, synthesis_blocks=6, region=8, conditioned=True, context_blocks=1)
