@@ -27,7 +27,7 @@ SPEC = TransformSpec(
     latent=24, branch=8, blocks=2, hyper=8, hyper_features=16, squeeze=12, width=16, groups=(4, 8, 12), rates=3
 )
 
-REGIONAL = replace(SPEC, branch_bits=8, synthesis_blocks=2, region=4, conditioned=True, context_blocks=1)
+REGIONAL = replace(SPEC, branch_bits=8, synthesis_blocks=2, region=4, finish=4, conditioned=True, context_blocks=1)
 
 # inputs, outputs, kernel and options of the layers that the networks are made of
 LAYERS = {
@@ -173,6 +173,7 @@ def tiny_model(gain: float, spec: TransformSpec = SPEC) -> TransformModel:
             channels.copy_(1 + spread * torch.rand_like(channels))
         for head in model.context.heads:  # tables that differ from place to place
             cast(Head, head).index.weight.normal_(0, 0.05)
+        model.hyper_analysis.down2.weight.mul_(3)  # hyper-latents of several steps
         model.log_gain.copy_(gain * torch.randn_like(model.log_gain))
         model.log_inverse_gain.copy_(-model.log_gain)
     model.quantise_grids(True)

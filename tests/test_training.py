@@ -47,6 +47,7 @@ SPEC = TransformSpec(
     branch_bits=8,
     synthesis_blocks=2,
     region=4,
+    finish=4,
     conditioned=True,
     context_blocks=1,
 )

@@ -57,9 +57,7 @@ class Schedule:
     large_crops_from: float = 0.7  # fraction after which crops are twice as wide and the batch a quarter
     quantised_from: float = 0.85  # fraction after which the integer grids are on
     ema: float = 0.999
-    half: bool = (
-        False  # bfloat16 where it is enough, before the grids are on; faster where the device multiplies it in hardware
-    )
+    half: bool = False  # bfloat16 where it is enough
     masks: float = 0.5  # part of the batches whose regions are segments, before the grids are on
 
 
@@ -205,8 +203,11 @@ def parameter_groups(model: TransformModel, schedule: Schedule) -> list[dict[str
 def where_half_is_enough(model: TransformModel) -> list[nn.Module]:
     """Return the modules that may work in bfloat16: not those whose output is latents, means, indices or pixels."""
     analysis, synthesis = model.analysis, model.synthesis
-    branches = [analysis.enter, analysis.blocks, synthesis.enter, synthesis.enter_latent, synthesis.blocks]
-    return [*branches, model.hyper_analysis.enter, model.hyper_analysis.down1, model.hyper_synthesis]
+    modules = [analysis.enter, analysis.blocks, model.hyper_analysis.enter, model.hyper_analysis.down1, model.hyper_synthesis]
+    modules += [synthesis.enter, synthesis.enter_latent, synthesis.blocks]
+    if synthesis.finish is not None:  # it adds to the pixels
+        modules.append(synthesis.finish)
+    return modules
 
 
 class Run:
@@ -256,11 +257,12 @@ class Run:
                 }
 
     def _halve(self, module: nn.Module) -> None:
-        """Let a module work in bfloat16 while `half` is on."""
+        """Let a module work in bfloat16 while `half` is on, unless it is on integer grids, which bfloat16 cannot hold."""
         forward = module.forward
+        layers = [part for part in module.modules() if isinstance(part, FixedPointConv2d)]
 
         def mixed(x: Tensor, *others: Tensor) -> Tensor:
-            if not self.half:
+            if not self.half or any(layer.quantised for layer in layers):
                 return cast(Tensor, forward(x, *others))
             with torch.autocast(self.device.type, torch.bfloat16):
                 return cast(Tensor, forward(x.contiguous(memory_format=torch.channels_last), *others)).float()
@@ -274,7 +276,7 @@ class Run:
             group["lr"] = group["base"] * factor
         quantised = self.fraction >= self.schedule.quantised_from
         self.model.quantise_grids(quantised)
-        self.half = not quantised and self.schedule.half  # bfloat16 cannot hold the grids
+        self.half = self.schedule.half
         coded = self.model(x, quality, regions)
         self.half = False
         loss, bpp, mse = loss_of(coded, x, quality)

@@ -37,7 +37,7 @@ from .transform_context import (
     to_symbol_grid,
     walk,
 )
-from .transform_regions import RegionAdaptive
+from .transform_regions import RegionAdaptive, zeroed
 from .transform_spec import TransformSpec
 
 LATENT_BITS = 10  # fractional bits of the analysis transform's output
@@ -131,15 +131,33 @@ class Synthesis(nn.Module):
         self.leave = nn.Conv2d(spec.branch, 192, 1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+        self.branch, self.finish = spec.branch, Finish(spec.finish) if spec.finish else None
 
     def forward(self, y: Tensor, condition: Tensor | None = None, regions: Tensor | None = None) -> Tensor:
-        """Synthesise pixels; `condition` (B, branch, 1, 1) says the quality, `regions` (B, 2h+1, 2w+1) the segments."""
+        """Synthesise pixels; `condition` (B, branch + finish, 1, 1) says the quality, `regions` (B, 2h+1, 2w+1) segments."""
         u = self.lapped(y)  # (B, 192, 2h+1, 2w+1)
         # the upsampled latent sits half a cell off the lapped grid; each cell of the latter takes the one below right of it
         t = self.enter(u) + F.pad(F.pixel_shuffle(self.enter_latent(y), 2), (0, 1, 0, 1), mode="replicate")
-        t = t if condition is None else t + condition
-        u = u + self.leave(self.blocks(t, regions))
-        return F.pixel_shuffle(u, 8)[:, :, 4:-4, 4:-4]
+        t = t if condition is None else t + condition[:, : self.branch]
+        pixels = F.pixel_shuffle(u + self.leave(self.blocks(t, regions)), 8)
+        if self.finish is not None and condition is not None:
+            pixels = self.finish(pixels, condition[:, self.branch :])
+        return pixels[:, :, 4:-4, 4:-4]
+
+
+class Finish(nn.Module):
+    """A filter at half the pixels' size, which blocks of 8x8 pixels taken for channels cannot be; starts as identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(12, channels, 3, padding=1)
+        self.block = Block(channels)
+        self.leave = zeroed(nn.Conv2d(channels, 12, 3, padding=1))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Filter pixels (B, 3, H, W); `condition` (B, channels, 1, 1) says the quality."""
+        t = F.leaky_relu(self.enter(F.pixel_unshuffle(x, 2)) + condition, 0.1)
+        return x + F.pixel_shuffle(self.leave(F.leaky_relu(self.block(t), 0.1)), 2)
 
 
 class HyperAnalysis(nn.Module):
@@ -228,7 +246,7 @@ class TransformModel(nn.Module):
         self.log_hyper_scale = nn.Parameter(torch.full((spec.rates, spec.hyper), 1.5))
         if spec.conditioned:
             self.analysis_condition = nn.Parameter(torch.zeros(spec.rates, spec.branch))
-            self.synthesis_condition = nn.Parameter(torch.zeros(spec.rates, spec.branch))
+            self.synthesis_condition = nn.Parameter(torch.zeros(spec.rates, spec.branch + spec.finish))
 
     def at_quality(self, table: Tensor, quality: Tensor) -> Tensor:
         """Interpolate rows of `table` (rates, C) at qualities (B,) of 0..100; returns (B, C, 1, 1)."""
@@ -250,7 +268,7 @@ class TransformModel(nn.Module):
                 module.quantised = on
 
     def conditions(self, quality: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Return what the branches of analysis and synthesis are told of qualities (B,), each (B, branch, 1, 1)."""
+        """Return what analysis and synthesis are told of qualities (B,): (B, branch, 1, 1), (B, branch + finish, 1, 1)."""
         if not self.spec.conditioned:
             return None, None
         analysis = self.at_quality(self.analysis_condition, quality)

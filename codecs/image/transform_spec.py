@@ -26,6 +26,7 @@ class TransformSpec:
     synthesis_blocks: int = 3
     region: int = 0  # side of the cells that the region-adaptive layers take for regions, in 8 pixels; 0 leaves the layers out
     conditioned: bool = False  # whether the branches are told the quality
+    finish: int = 0  # channels of the filter that ends the synthesis; 0 leaves it out
     context_blocks: int = 0  # residual blocks that every phase's features pass
 
     @property
@@ -34,4 +35,6 @@ class TransformSpec:
         return 8 if self.region else 3
 
 
-LARGE = TransformSpec(branch=192, blocks=4, branch_bits=8, synthesis_blocks=6, region=8, conditioned=True, context_blocks=1)
+LARGE = TransformSpec(
+    branch=192, blocks=4, branch_bits=8, synthesis_blocks=6, region=8, conditioned=True, finish=48, context_blocks=1
+)
