@@ -36,8 +36,6 @@ NOT_APPLICABLE: Mapping[str, str] = {
 
 def not_applicable(item: pytest.Item) -> str | None:
     """Return why a test cannot run against replicas in other processes; None where it can."""
-    if "guarded" in getattr(item, "fixturenames", ()):
-        return "it asks a second service, with other settings, beside the module's"
     inside = INSIDE.intersection(getattr(item, "fixturenames", ()))
     if inside:
         return f"it changes what is inside of the service: {', '.join(sorted(inside))}"
