@@ -44,11 +44,17 @@ def test_it_is_said_when_all_codecs_are_warm() -> None:
 
 
 def test_the_collector_passes_over_what_a_process_has_loaded() -> None:
+    """And looks at what has grown old since after a hundred of its lesser collections, which it did not before."""
     program = (
         "import gc, weakref, laconic.service.app; from laconic.service.allocator import keep_objects; gc.disable()\n"
         "class Old: pass\n"
         "old = Old(); old.itself = old; gone = weakref.ref(old); del old; keep_objects()\n"
-        "print(gone() is None, gc.get_freeze_count() > 50_000, len(gc.get_objects()) < 1_000)"
+        "print(gone() is None, gc.get_freeze_count() > 50_000, len(gc.get_objects()) < 1_000)\n"
+        "before = gc.get_stats()[2]['collections']; gc.enable()\n"
+        "for number in range(200_000):\n"
+        "    old = Old(); old.itself = old\n"
+        "    if number % 100 == 0: kept = [old, *kept[:50]] if number else []\n"
+        "print(gc.get_stats()[2]['collections'] > before)"
     )
     ran = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=120, check=True)
-    assert ran.stdout.split() == ["True"] * 3, ran.stdout
+    assert ran.stdout.split() == ["True"] * 4, ran.stdout
