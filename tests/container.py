@@ -298,7 +298,7 @@ def check_kernels(table: Table, container: Container) -> None:
     table.row("warmed beside requests", ", ".join(warm + [f"broken: {codec}" for codec in broken]), not broken)
     places = ("/opt/laconic/kernels", "/tmp/numba")
     built, used = (container.run("find", place, "-name", "*.nbc", "-printf", "%f\n").stdout.split() for place in places)
-    late = sorted({str(name) for name in used} - {str(name) for name in built})
+    late = sorted(name.decode() for name in set(used) - set(built))
     shown = ", ".join([f"{len(built)}, {len(used)}", *late[:4]])
     table.row("kernels in the image, in use", shown, len(built) == len(used) > 0)
 
