@@ -23,7 +23,7 @@ COPY pyproject.toml constraints.txt ./
 RUN case "$VARIANT" in cpu) torch='==\1+cpu' ;; cuda) torch='===\1' ;; *) echo "VARIANT is cpu or cuda" >&2; exit 2 ;; esac \
     && sed "s/^torch==\(.*\)$/torch$torch/" constraints.txt >pinned.txt \
     && python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-        print(*p['dependencies'], *p['optional-dependencies']['cluster'], sep='\n')" >needed.txt \
+        print(*p['dependencies'], *(one for extra in ('cluster', 'otel') for one in p['optional-dependencies'][extra]), sep='\n')" >needed.txt \
     && if [ "$VARIANT" = cpu ]; then export PIP_EXTRA_INDEX_URL="$PIP_EXTRA_INDEX_URL $TORCH_INDEX"; fi \
     && /opt/build/bin/pip --python /opt/laconic/bin/python install --no-compile -c pinned.txt -r needed.txt
 # Leave out what only building against these libraries, or testing them, needs; and compile what is imported at start.

@@ -40,15 +40,16 @@ class BodyReader:
         (400) when there is no body, `ClientGone` when the client leaves.
         """
         self._check_headers(headers)
-        pieces: list[bytes] = []
+        pieces, body = list[bytes](), b""
         try:
             await self._collect(pieces, receive)
             body = b"".join(pieces)
+            pieces.clear()  # a body that waits its turn is held once, not twice
             if not body:
                 raise BadRequest("there is no body: send the file's bytes as the body, as curl -T does")
             yield body
         finally:
-            self.buffered -= sum(map(len, pieces))
+            self.buffered -= sum(map(len, pieces)) + len(body)
 
     def _check_headers(self, headers: Headers) -> None:
         if headers.get("content-type", "").startswith("multipart/"):

@@ -23,7 +23,7 @@ from fastapi import FastAPI
 
 from ..codecs.errors import DeviceUnavailable, InvalidSettings
 from ..codecs.extras import extra_module
-from .allocator import keep_memory
+from .allocator import keep_memory, keep_objects
 from .app import create_app
 from .logs import make_log
 from .runtime import Runtime
@@ -167,6 +167,7 @@ def replica_app(settings: ServiceSettings) -> FastAPI:
     sys.setswitchinterval(SWITCH_S)
     app = create_app(settings)
     runtime: Runtime = app.state.runtime
+    runtime.when_warm = keep_objects
     lifespan = app.router.lifespan_context
 
     @asynccontextmanager

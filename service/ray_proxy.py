@@ -1,12 +1,15 @@
 """What goes around Ray Serve's HTTP proxy, so that what the proxy itself refuses is a problem like all others.
 
-Ray's proxy answers in plain text where no replica does: a full queue, no replica yet, a replica that died.
+Ray's proxy answers in plain text where no replica does: a full queue, no replica yet, a replica that died. And it says in every
+answer which server it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import uvicorn
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -25,8 +28,16 @@ REFUSALS: Mapping[int, tuple[type[Exception], str]] = {
 }
 
 
+class NamelessConfig(uvicorn.Config):
+    """Uvicorn's configuration, without the header `Server` unless it is asked for."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"server_header": False, **options})
+
+
 def proxy_middleware() -> list[Middleware]:
-    """Return the middleware; Ray calls this in every proxy (RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH)."""
+    """Return the middleware; Ray calls this in every proxy (RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH), before that listens."""
+    uvicorn.Config = NamelessConfig  # type: ignore[misc] # no setting of Ray's reaches it, and no middleware sees that header
     return [Middleware(ProxyProblems)]
 
 

@@ -98,6 +98,7 @@ class Runtime:
         self.jobs = Jobs(settings)
         self.keys = None if settings.keys_file is None else Keys(settings.keys_file, self.log)
         self.allowances = Allowances()
+        self.when_warm: Callable[[], None] = lambda: None  # called once, when all codecs are warm
         self.draining = False
         self.in_flight = 0
         self._catalogue: Catalogue | None = None
@@ -128,8 +129,11 @@ class Runtime:
         self._coder = Coder(self._catalogue, self.limits, self.settings.device, self.costs, decode)
         if any(served.device == "cuda" for served in self._catalogue.served.values()):
             self.metrics.watch_gpu()
-        late = (self._catalogue, self.settings.device, self.log)
-        threading.Thread(target=warm_late, args=late, name="warm-up", daemon=True).start()
+        threading.Thread(target=self._warm_late, args=(self._catalogue,), name="warm-up", daemon=True).start()
+
+    def _warm_late(self, catalogue: Catalogue) -> None:
+        warm_late(catalogue, self.settings.device, self.log)
+        self.when_warm()
 
     def _run(self, jobs: Sequence[Job]) -> Sequence[Outcome | BaseException]:
         with self.metrics.working("worker" if jobs[0].plan.anywhere else "device"):

@@ -19,7 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from ..codecs.errors import DeviceUnavailable, InvalidSettings
-from .allocator import keep_memory
+from .allocator import keep_memory, keep_objects
 from .app import create_app
 from .connection import Connection, sweep
 from .logs import Log, make_log, uvicorn_log_config
@@ -143,6 +143,7 @@ def serve(settings: ServiceSettings | None = None) -> None:
     sys.setswitchinterval(SWITCH_S)
     app = create_app(settings, log)
     server = DrainingServer(app, settings)
+    server.runtime.when_warm = keep_objects
     server.runtime.jobs.open()
     with listen(settings) as listener:
         url = url_of(listener)

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 import yaml
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -289,6 +290,11 @@ def test_what_the_application_answers_passes_the_proxy() -> None:
     assert asyncio.run(got(PROXY, "/ours")).json() == {"code": "ours"}
     assert asyncio.run(got(PROXY, "/200")).text == "Request dropped"
     assert asyncio.run(got(PROXY, "/-/healthz")).headers["content-type"].startswith("text/plain")  # Ray's own
+
+
+def test_the_proxy_does_not_say_what_it_is() -> None:
+    assert not uvicorn.Config(PROXY).server_header  # as Ray makes it, once it has called `proxy_middleware`
+    assert uvicorn.Config(PROXY, server_header=True).server_header
 
 
 def test_jobs_can_be_off(tmp_path: Path) -> None:

@@ -62,9 +62,24 @@ def test_a_short_soak_has_no_errors(picture: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(soak, "QUERIES", ("codec=jpeg", "codec=webp&effort=1"))
     monkeypatch.setattr(soak, "FORMS", ("codec=webp&quality=50",))
     monkeypatch.setattr(soak, "SAMPLE_S", 0.2)
-    assert soak.main(["--picture", str(picture), "-o", str(tmp_path), "--minutes", "0.04"]) == 0
+    assert soak.main(["--picture", str(picture), "-o", str(tmp_path), "--minutes", "0.04", "--burst-s", "0.5"]) == 0
     facts = json.loads((tmp_path / "soak.json").read_text())
     assert facts["requests"] > 3 and set(facts["statuses"]) == {"200"} and len(facts["memory"]) > 3
+    assert sum(facts["burst"].values()) > 1 and facts["burst"].keys() <= {"200", "429"}
+    assert all(0 < anonymous <= resident for _, resident, anonymous in facts["memory"])
+
+
+def test_slopes_of_medians_with_errors_that_own_up_to_steps() -> None:
+    line = [(float(x), 5 + 0.25 * x) for x in range(20)]
+    assert soak.slope(line) == pytest.approx((0.25, 0.0), abs=1e-9)
+    assert soak.slope(line[:2]) == (0.0, float("inf"))
+    points = soak.medians([(0.0, 1.0), (0.4, 9.0), (0.9, 2.0), (2.5, 4.0)], 1.0)
+    assert points == [(0.5, 2.0), (2.5, 4.0)]
+    random = np.random.default_rng(1).normal(size=400)
+    rough, wave = random / random.std(), np.sqrt(2) * np.cos(np.arange(400) * 8 * np.pi / 400)
+    errors = [soak.slope(list(zip(map(float, range(400)), map(float, y), strict=True)))[1] for y in (rough, wave)]
+    assert errors[0] == pytest.approx(1 / np.sqrt(400 * (400**2 - 1) / 12), rel=0.05)
+    assert errors[1] > 5 * errors[0]
 
 
 def test_bombs_are_refused(tmp_path: Path, found: list[Bomb], monkeypatch: pytest.MonkeyPatch) -> None:
