@@ -58,14 +58,14 @@ class Costs:
         return self.flat[tables * (LARGEST + 2) + symbols.abs().clamp(max=LARGEST + 1).long()]
 
     def cheapest(self, offset: Tensor, tables: Tensor, curvature: Tensor, heat: Heat | None = None) -> Tensor:
-        """Return the symbols of least curvature x squared offset + bits: of the nearest, the next towards zero, and zero.
+        """Return the symbols of least curvature x squared offset + bits: of the nearest, its neighbours, and zero.
 
-        `heat` makes the choice random, and the next away from zero one of the choices.
+        `heat` makes the choice random.
         """
         size = offset.abs()
         best = torch.floor(size + 0.5)
         least = torch.full_like(size, torch.inf)
-        others = [(best - 1).clamp_min(0), torch.zeros_like(best), *([] if heat is None else [best + 1])]
+        others = [(best - 1).clamp_min(0), torch.zeros_like(best), best + 1]
         for other in (best, *others):
             cost = curvature * (other - size).square() + self.of(other, tables)
             if heat is not None:
