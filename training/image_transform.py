@@ -304,7 +304,8 @@ def train(run: Run, photos: Path, out: Path, save_every: float, log_every: int, 
         if start is None:
             start_from_klt(run.model, training, generator)
         else:
-            print(f"not among the weights: {', '.join(start_from_weights(run.model, start))}", flush=True)
+            kept = start_from_weights(run.model, start)
+            print(f"{len(kept)} of {len(run.model.state_dict())} tensors have no match in {start.name}", flush=True)
         sample = crops(training, schedule.batch, schedule.crop, odds, generator).pixels.to(run.device)
         if start is None:
             calibrate_hyper_latents(run.model, sample, torch.linspace(0, QUALITY_MAX, schedule.batch, device=run.device))
