@@ -47,13 +47,14 @@ def _signals(kind: type[Codec]) -> list[Signal]:
 
 
 def _pictures() -> list[Image]:
-    """Return pictures that go different ways: a photograph, also grey, 16 bits deep, with alpha, from a JPEG; drawings."""
+    """Return pictures that go different ways: a photograph, also grey, 16 bits deep, with alpha, small, a JPEG; drawings."""
     photograph = media.read(files("laconic").joinpath("photograph.png").read_bytes()).array[128:384, 192:576]
     drawing = np.kron(np.indices((32, 48)).sum(0) % 5 * 40, np.ones((8, 8))).astype(np.uint8)[..., None]
     colours = np.concatenate([drawing, drawing[:, ::-1], drawing[::-1]], axis=2)
     deep = photograph.astype(np.uint16) * 257
     alpha = np.concatenate([photograph, drawing], axis=2)
-    made = (photograph, photograph[..., :1], deep, deep[..., :1], alpha, colours, drawing)
+    small = photograph[:24, :40]  # planes of one sample are contiguous, which kernels are compiled for of their own
+    made = (photograph, photograph[..., :1], deep, deep[..., :1], alpha, colours, drawing, small)
     originals = [Image(np.ascontiguousarray(array)) for array in made]
     from_jpeg = media.read(media.write(originals[0], "jpeg"))
     assert isinstance(from_jpeg, Image)

@@ -140,6 +140,21 @@ def test_training_checkpoints_and_resumes(photos: Path, tmp_path: Path, capsys: 
     assert {path.suffix for path in out.iterdir()} == {".safetensors", ".json", ".jsonl"}
 
 
+def test_masks_are_the_regions_of_their_part_of_the_batches(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor | None] = []
+    run = tiny_run(1e9, steps=12, masks=0.5, large_crops_from=0.75)
+    step = run.train_step
+    monkeypatch.setattr(run, "train_step", lambda x, quality, regions: (seen.append(regions), step(x, quality, regions))[1])
+    monkeypatch.setattr(image_transform, "segments_of", lambda picture: torch.arange(44).expand(36, 44) // 4)
+    train(run, photos, tmp_path, save_every=1e9, log_every=100)
+    assert len(seen) == run.step == 12
+    masked = [regions for regions in seen if regions is not None]
+    assert 1 <= len(masked) < 9 and seen[9:] == [None] * 3  # not while crops are wide
+    assert all(regions.shape == (4, 9, 9) and int(regions.max()) in (3, 4, 5) for regions in masked)
+
+
 def test_steps_change_every_part_and_lower_the_loss() -> None:
     run = tiny_run(1e9, warm_up=1)
     pictures = tensors(3)

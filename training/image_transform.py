@@ -58,7 +58,7 @@ class Schedule:
     quantised_from: float = 0.85  # fraction after which the integer grids are on
     ema: float = 0.999
     half: bool = False  # bfloat16 where it is enough
-    masks: float = 0.5  # part of the batches whose regions are segments, before the grids are on
+    masks: float = 0.0  # part of the batches whose regions are segments, before the grids are on
 
 
 def read_photos(folder: Path) -> tuple[list[Tensor], list[Tensor]]:
@@ -367,7 +367,7 @@ def main() -> None:
     parser.add_argument("--log-every", type=int, default=100, help="steps between log lines")
     parser.add_argument("--start", type=Path, help="weights file to begin with what fits of; without it the KLT is the start")
     parser.add_argument("--half", action="store_true", help="bfloat16 where it is enough: on GPUs, and CPUs with AMX")
-    parser.add_argument("--masks", type=float, default=0.5, help="part of the batches whose regions are segments")
+    parser.add_argument("--masks", type=float, default=0.0, help="part of the batches whose regions are segments")
     parser.add_argument("--no-regions", action="store_true", help="leave out the region-adaptive layers")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
