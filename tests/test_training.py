@@ -6,6 +6,7 @@ import functools
 import io
 import itertools
 import json
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -79,6 +80,14 @@ def photos(tmp_path: Path) -> Path:
                 file.seek(0)
                 tar.addfile(member, file)
     return folder
+
+
+def test_the_recipe_needs_torch_and_little_else() -> None:
+    """It runs on images for GPUs that have none of what the rest of the package stands on."""
+    missing = ("constriction", "google_crc32c", "numba", "pydantic", "cbor2", "skimage", "av")
+    code = f"import sys\nsys.modules.update(dict.fromkeys({missing}))\nimport laconic.training.image_transform"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.fixture(autouse=True)
@@ -239,6 +248,10 @@ def test_tensors_travel_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(list(tmp_path.glob("average.*"))) > 2 and not list(tmp_path.glob("*.part"))
     found = load_tensors(tmp_path, "average")
     assert found.keys() == tensors.keys() and all(torch.equal(found[name], tensors[name]) for name in tensors)
+    save_file({"1": torch.zeros(1)}, tmp_path / "average.safetensors")  # as recipes wrote it once
+    save_tensors(tmp_path, "average", {"1": torch.ones(1)})
+    assert load_tensors(tmp_path, "average") == {"1": torch.ones(1)}
+    assert load_tensors(tmp_path, "average_too") == {"a": torch.zeros(1)}
     with pytest.raises(FileNotFoundError, match="no model in the checkpoint"):
         load_tensors(tmp_path, "model")
 

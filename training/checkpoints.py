@@ -12,7 +12,10 @@ LARGEST = 15 * 2**20  # bytes of tensors in a file
 
 
 def save_tensors(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as NAME.0.safetensors, NAME.1.safetensors and so on, of at most 15 MiB (or one tensor) each."""
+    """Write tensors as NAME.0.safetensors, NAME.1.safetensors and so on, of at most 15 MiB (or one tensor) each.
+
+    Files of that name from before, be they more or in one piece, go: `load_tensors` would take them for parts of these.
+    """
     pieces: list[dict[str, Tensor]] = [{}]
     size = 0
     for key, value in tensors.items():
@@ -21,10 +24,13 @@ def save_tensors(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> None
             size = 0
         pieces[-1][key] = value.detach().cpu().contiguous().clone()
         size += value.nbytes
-    for number, piece in enumerate(pieces):
-        part = folder / f"{name}.{number}.part"
+    written = {folder / f"{name}.{number}.safetensors": piece for number, piece in enumerate(pieces)}
+    for path, piece in written.items():
+        part = path.with_suffix(".part")
         save_file(piece, part)
-        part.replace(folder / f"{name}.{number}.safetensors")
+        part.replace(path)
+    for path in set(folder.glob(f"{name}.*safetensors")) - written.keys():
+        path.unlink()
 
 
 def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:

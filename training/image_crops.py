@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PIXEL_UNIT = 64.0  # grey levels per unit of the networks
+from laconic.codecs.image.transform_networks import PIXEL_UNIT
+
 REDUCTION = 4  # masks are made on pictures reduced by this factor
 POSITION = 8  # pixels between positions of the transforms' branches
 

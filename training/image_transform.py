@@ -31,13 +31,21 @@ from torch import Tensor, nn
 
 from laconic.codecs.image.fixed_point import FixedPointConv2d
 from laconic.codecs.image.transform_context import INDEX_STEP, SCALE_MAX, SCALE_MIN, UNIT_BITS, normalised
-from laconic.codecs.image.transform_model import GAIN_BITS, quality_rows
-from laconic.codecs.image.transform_networks import LAMBDA_MIN, QUALITY_MAX, Coded, TransformModel, lambda_of_quality
+from laconic.codecs.image.transform_networks import (
+    GAIN_BITS,
+    LAMBDA_MIN,
+    PIXEL_UNIT,
+    QUALITY_MAX,
+    Coded,
+    TransformModel,
+    lambda_of_quality,
+    quality_rows,
+)
 from laconic.codecs.image.transform_spec import LARGE, TransformSpec
 
 from .archives import read_archives
 from .checkpoints import load_tensors, save_tensors
-from .image_crops import PIXEL_UNIT, crops, segments_of
+from .image_crops import crops, segments_of
 
 VALIDATION = 64  # the last names in sorted order are never trained on
 
@@ -58,7 +66,7 @@ class Schedule:
     quantised_from: float = 0.85  # fraction after which the integer grids are on
     ema: float = 0.999
     half: bool = False  # bfloat16 where it is enough
-    masks: float = 0.0  # part of the batches whose regions are segments, before the grids are on
+    masks: float = 0.0  # part of the batches whose regions are segments, before crops get wider
 
 
 def read_photos(folder: Path) -> tuple[list[Tensor], list[Tensor]]:

@@ -31,12 +31,10 @@ from .transform_context import (
     to_symbol_grid,
     walk,
 )
-from .transform_networks import HYPER_MAX, QUALITY_MAX, TransformModel
+from .transform_networks import GAIN_BITS, HYPER_MAX, PIXEL_UNIT, TransformModel, quality_rows
 from .transform_spec import TransformSpec
 
-GAIN_BITS = 16  # fractional bits of the integer gains
 SIZES = 5  # magnitudes 0 to 3, and 4 or more, have quantiser thresholds of their own
-PIXEL_UNIT = 64.0  # grey levels per unit of the networks
 
 Names = Mapping[str, NDArray]  # type: ignore[type-arg]
 
@@ -96,14 +94,6 @@ class ExactConv2d(nn.Module):
         """The weights as real numbers, for gradients."""
         scale = torch.exp2(-self.integer.weight_shift.double()).view(-1, 1, 1, 1)
         return (self.integer.weight.double() * scale).float().to(self.integer.device)
-
-
-def quality_rows(table: Tensor) -> Tensor:
-    """Interpolate rows (rates, C) to one row per quality (101, C), in float64."""
-    position = torch.arange(QUALITY_MAX + 1, dtype=torch.float64) * ((table.shape[0] - 1) / QUALITY_MAX)
-    low = position.floor().clamp(0, table.shape[0] - 2).long()
-    part = (position - low).unsqueeze(1)
-    return table[low].double() * (1 - part) + table[low + 1].double() * part
 
 
 def index_rows(log_scale: Tensor, least: int) -> Tensor:

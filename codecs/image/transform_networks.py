@@ -40,6 +40,8 @@ from .transform_context import (
 from .transform_regions import RegionAdaptive, zeroed
 from .transform_spec import TransformSpec
 
+PIXEL_UNIT = 64.0  # grey levels per unit of the networks
+GAIN_BITS = 16  # fractional bits of the integer gains
 LATENT_BITS = 10  # fractional bits of the analysis transform's output
 LATENT_MAX = 2**22  # clamp of each part of the analysis transform's output, in units of 2**-LATENT_BITS
 HYPER_MAX = 255  # clamp of hyper-latents
@@ -50,6 +52,14 @@ LAMBDA_MIN, LAMBDA_MAX = 0.0012, 1.0  # rate-distortion weights of quality 0 and
 def lambda_of_quality(quality: Tensor) -> Tensor:
     """Return the rate-distortion weight of qualities 0..100 (geometric): bits per pixel that a squared grey level is worth."""
     return LAMBDA_MIN * torch.exp(quality * (math.log(LAMBDA_MAX / LAMBDA_MIN) / QUALITY_MAX))
+
+
+def quality_rows(table: Tensor) -> Tensor:
+    """Interpolate rows (rates, C) to one row per quality (101, C), in float64."""
+    position = torch.arange(QUALITY_MAX + 1, dtype=torch.float64) * ((table.shape[0] - 1) / QUALITY_MAX)
+    low = position.floor().clamp(0, table.shape[0] - 2).long()
+    part = (position - low).unsqueeze(1)
+    return table[low].double() * (1 - part) + table[low + 1].double() * part
 
 
 class Analysis(nn.Module):
@@ -108,9 +118,7 @@ class Block(nn.Module):
         super().__init__()
         self.spatial = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.expand = nn.Conv2d(channels, 2 * channels, 1)
-        self.project = nn.Conv2d(2 * channels, channels, 1)
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
+        self.project = zeroed(nn.Conv2d(2 * channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + cast(Tensor, self.project(F.leaky_relu(self.expand(self.spatial(x)), 0.1)))
@@ -128,9 +136,7 @@ class Synthesis(nn.Module):
             [Block(spec.branch) for _ in range(spec.synthesis_blocks)],
             RegionAdaptive(spec.branch, spec.region, None) if spec.region else None,
         )
-        self.leave = nn.Conv2d(spec.branch, 192, 1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+        self.leave = zeroed(nn.Conv2d(spec.branch, 192, 1))
         self.branch, self.finish = spec.branch, Finish(spec.finish) if spec.finish else None
 
     def forward(self, y: Tensor, condition: Tensor | None = None, regions: Tensor | None = None) -> Tensor:
