@@ -78,9 +78,9 @@ def run(
 
     `codecs` (default: all but fits) at `qualities` (default: a set for each codec), on the first `limit` pictures, in
     `jobs` processes of `threads` threads; codecs that have efforts once more at each of `efforts`; then speed on each count of
-    `timing_cores` (none: not measured), as medians over `timing_pictures` pictures and `repeats` repeats. `docs` names a
-    Markdown file whose marked section is replaced. Raises `InvalidSettings` for an unknown codec, a folder without pictures or
-    a missing matplotlib, and what codecs raise.
+    `timing_cores` (none: not measured; fits never are), as medians over `timing_pictures` pictures and `repeats` repeats.
+    `docs` names a Markdown file whose marked section is replaced. Raises `InvalidSettings` for an unknown codec, a folder
+    without pictures or a missing matplotlib, and what codecs raise.
     """
     report = progress or (lambda done, stage: None)
     paths = _pictures(pictures, limit)
@@ -96,7 +96,9 @@ def run(
     for plan, settings in zip(plans, work, strict=True):
         groups = [[points[job.key] for job in group] for group in settings]
         curves.append(averaged(plan.name, plan.counted, weights_digests(plan.codec, device), groups))
-    timed = _timed(curves, paths[:timing_pictures], _possible(timing_cores), repeats, device, report)
+    fits = [curve for curve in curves if curve.codec not in codecs_at_once("image")]  # a picture takes minutes: not timed
+    others = [curve for curve in curves if curve not in fits]
+    timed = [*fits, *_timed(others, paths[:timing_pictures], _possible(timing_cores), repeats, device, report)]
     facts = _facts(paths, sum(points[job.key].pixels for job in work[0][0]), threads, jobs, device)
     keys = [job.key for codec in work for group in codec for job in group]
     results = Results(facts, tuple(timed), compare(timed, load_anchors()), tuple(points[key] for key in keys))

@@ -6,6 +6,7 @@ their own file format alone (`payload_only`), Laconic's codecs for the whole .lc
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
 import json
@@ -16,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Generic, Protocol, TypeVar, cast
 
@@ -35,6 +37,7 @@ __all__ = [
     "PointCache",
     "Scalar",
     "file_digest",
+    "imported_files",
     "make_job",
     "measure",
     "measure_all",
@@ -100,16 +103,36 @@ def versions() -> dict[str, str]:
 def source_digest(codec: str, own_modules_only: bool) -> str:
     """Return a digest of the code that decides a codec's bytes.
 
-    That is its module and what this imports from its folder, or all of `codecs` and `entropy`.
+    That is its module and what this imports from its folder, or all that it imports from Laconic, directly or not, with what is
+    common to all codecs.
     """
     module = inspect.getmodule(codec_class(codec))
     folder = module.__name__.rpartition(".")[0] if module else ""
     modules = [module, *(inspect.getmodule(value) for value in vars(module).values())]
     files = {Path(found.__file__).resolve() for found in modules if found and folder in found.__name__ and found.__file__}
-    if not own_modules_only:
+    if module is not None and not own_modules_only:
         root = Path(container.__file__).resolve().parent
-        files |= {*root.rglob("*.py"), *(root.parent / "entropy").rglob("*.py")}
+        files |= imported_files(module.__name__) | {*root.glob("*.py"), *(root.parent / "entropy").glob("*.py")}
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()[:16]
+
+
+def imported_files(module: str) -> set[Path]:
+    """Return the source files of a module of this package, and of all those of the package that it imports, directly or not."""
+    package, found, waiting = module.partition(".")[0], dict[str, Path](), [module]
+    while waiting:
+        name = waiting.pop()
+        spec = None if name in found else find_spec(name)
+        if spec is None or spec.origin is None:
+            continue
+        found[name] = Path(spec.origin).resolve()
+        parent = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
+        for node in ast.walk(ast.parse(found[name].read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                source = resolve_name("." * node.level + (node.module or ""), parent)
+                waiting += [source] if node.module else [f"{source}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == package:
+                waiting.append(node.module or "")
+    return set(found.values())
 
 
 @cache

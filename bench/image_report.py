@@ -14,7 +14,7 @@ from .sections import replace_section
 
 __all__ = ["DOCS_BEGIN", "DOCS_END", "write_report"]
 
-IN_PLOT = ("elic", "vtm", "bpg444", "mbt2018_mean", "hyperprior", "webp", "jpeg")
+IN_PLOT = ("hpcm_large", "cool_chic_5.0", "vtm", "bpg444", "hyperprior", "jpeg")
 KODAK = {f"kodim{number:02}.png" for number in range(1, 25)}
 DOCS_BEGIN, DOCS_END = "<!-- bench image: begin -->", "<!-- bench image: end -->"
 

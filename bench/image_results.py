@@ -14,6 +14,7 @@ from .image_timing import Timing
 __all__ = ["LEVELS", "Comparison", "Curve", "Overhead", "Results", "averaged", "compare", "markdown_table", "mutual_table"]
 
 LEVELS = (28, 30, 32, 34, 36, 38)  # dB at which the table gives bits per pixel
+LEAST_POINTS = 3  # of a curve to be compared: the straight line between two lay 4 % below ten points of the same codec
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,9 @@ def compare(curves: Sequence[Curve], anchors: Mapping[str, Anchor]) -> tuple[Com
     """Return the table's rows: measured ones, then published ones, each from the best to the worst against VTM."""
     references = {"vtm": anchors["vtm"].curve, "jpeg": anchors["jpeg"].curve}
     for curve in curves:
-        if curve.name == "jpeg" and len(set(curve.psnr)) > 1:
+        if curve.name == "jpeg" and len(set(curve.psnr)) >= LEAST_POINTS:
             references["jpeg measured"] = curve.curve
-    rows = [_row(curve.name, True, curve.curve, references) for curve in curves if len(set(curve.psnr)) > 1]
+    rows = [_row(curve.name, True, curve.curve, references) for curve in curves if len(set(curve.psnr)) >= LEAST_POINTS]
     rows += [_row(anchor.name, False, anchor.curve, references) for anchor in anchors.values()]
     return tuple(sorted(rows, key=_rank))
 
@@ -150,7 +151,7 @@ def markdown_table(curves: Sequence[Curve], comparisons: Sequence[Comparison]) -
 
 def mutual_table(curves: Sequence[Curve]) -> str:
     """Return a Markdown table of the BD-rates of all measured curves against each other, empty for fewer than two."""
-    shown = [curve for curve in curves if len(set(curve.psnr)) > 1]
+    shown = [curve for curve in curves if len(set(curve.psnr)) >= LEAST_POINTS]
     if len(shown) < 2:
         return ""
     lines = ["| BD-rate % of … against … | " + " | ".join(curve.name for curve in shown) + " |", "|---|" + "---:|" * len(shown)]

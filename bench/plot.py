@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 
 import matplotlib
@@ -23,7 +24,7 @@ from .bd_rate import RateCurve
 __all__ = ["PlotFrame", "PlottedCurve", "write_plot"]
 
 GREY = "#7d8590"
-OURS = "#e5484d"
+OURS, OURS_TOO = "#e5484d", "#8f1d21"
 PEERS = ("#3b82f6", "#12a594", "#b07d09", "#a35bd8", "#d6409f", "#6b9e2e")
 RISE = 6.5  # dB that curves near their ends gain while the rate grows e-fold: where a name would meet its curve
 GAP = 0.6  # dB between two names
@@ -84,9 +85,10 @@ def write_plot(curves: Sequence[PlottedCurve], path: Path, title: str, frame: Pl
         axes = figure.add_subplot()
         _frame(axes, title, frame, all(curve.measured for curve in curves))
         peers = iter(PEERS * (1 + len(curves) // len(PEERS)))
+        ours = chain([OURS], repeat(OURS_TOO))
         labels = []
         for curve in curves:
-            colour = OURS if curve.main else next(peers) if curve.measured else GREY
+            colour = next(ours) if curve.main else next(peers) if curve.measured else GREY
             labels.append(_draw(axes, curve, colour, frame))
         _write_labels(axes, labels, frame)
         figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})

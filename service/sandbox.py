@@ -44,6 +44,7 @@ BASE_MEMORY = 2**29  # bytes of address space: libraries, and pictures of next t
 MEMORY_A_PIXEL = 32  # bytes: the picture of 16 bits with alpha, and three times as much for the decoder
 MEMORY_A_VIDEO_PIXEL = 16  # bytes, of all frames: those of 16 bits, and as much again and more for reader or writer
 PIXELS_A_TURN = 16_000_000  # of a video: each time as many have the time that a picture has
+TASKS_EACH = 200  # of a worker: what its libraries lose, and what it shares no longer, goes with it
 HEADER_PART = 1 / 6  # of a task's time: nobody else's header is read meanwhile
 # One arena of memory for all threads: each would take 64 MiB of the address space for its own.
 ENVIRONMENT = {"LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
@@ -58,8 +59,9 @@ class _Died(Exception):
 class Sandbox:
     """Reads and writes media as `codecs.media` does, in at most `size` processes; safe to use from several threads.
 
-    One process more reads nothing but headers, which so never wait for pictures. `seconds` is the time that one task may take,
-    one with a large video several times that. `program` is what the processes run, for tests.
+    One process more reads nothing but headers, which so never wait for pictures. Each is replaced after `TASKS_EACH` tasks.
+    `seconds` is the time that one task may take, one with a large video several times that. `program` is what the processes
+    run, for tests.
     """
 
     def __init__(self, size: int, limits: Limits, seconds: float, program: str = PROGRAM) -> None:
@@ -121,7 +123,8 @@ class Sandbox:
             raise MemoryError(f"writing {form}: {error}") from error
 
     def _give_back(self, places: queue.LifoQueue[_Worker | None], worker: _Worker | None) -> None:
-        places.put(_ended(worker) if self._stopped else worker)
+        spent = worker is not None and worker.tasks >= TASKS_EACH
+        places.put(_ended(worker) if self._stopped or spent else worker)
 
     def _signal(self, task: str, data: bytes, limits: Limits, **asked: object) -> Signal:
         asked |= {"limits": asdict(limits), "times": _turns(limits.max_video_pixels)}
@@ -198,7 +201,7 @@ class _Worker:
     """One process and the socket that it listens to."""
 
     def __init__(self, channel: socket.socket, process: int) -> None:
-        self._channel, self.process = channel, process
+        self._channel, self.process, self.tasks = channel, process, 0
         self._handle = os.pidfd_open(process) if hasattr(os, "pidfd_open") else None
 
     def alive(self) -> bool:
@@ -212,6 +215,7 @@ class _Worker:
         self, asked: Mapping[str, Any], parts: Sequence[bytes | memoryview], seconds: float, most: int
     ) -> tuple[Mapping[str, Any], memoryview]:
         """Send a task and return the answer; raises `TimeoutError`, and `_Died` for anything that is no answer."""
+        self.tasks += 1
         deadline = time.monotonic() + seconds
         text = json.dumps(asked).encode()
         try:

@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 
 from laconic.bench import image as bench
-from laconic.bench.image_points import LOSSLESS_PSNR, Point, PointCache, make_job, measure
+from laconic.bench.image_points import LOSSLESS_PSNR, Point, PointCache, imported_files, make_job, measure
 from laconic.bench.image_report import DOCS_BEGIN, DOCS_END, KODAK, write_report
 from laconic.bench.image_results import Results, averaged, compare, markdown_table, mutual_table
 from laconic.bench.pictures import load_picture
@@ -227,3 +227,14 @@ def test_measured_curves_are_compared_with_each_other(results: Results) -> None:
         for k, cell in enumerate(row[:i]):  # a rate a part higher is the other way about that part lower
             ahead, behind = (1 + float(text.split()[0]) / 100 for text in (cell, rows[k][i]))
             assert ahead * behind == pytest.approx(1, abs=0.01)
+
+
+def test_the_code_of_a_codec_is_what_its_module_imports() -> None:
+    overfit, transform = (
+        {path.name for path in imported_files(f"laconic.codecs.image.{name}")} for name in ("overfit", "transform")
+    )
+    assert {"overfit.py", "overfit_fit.py", "overfit_dense.py", "rgb.py", "alpha.py", "adaptive_binary.py"} <= overfit
+    assert {"transform.py", "transform_networks.py", "fixed_point.py", "range_coder.py"} <= transform
+    assert not any(name.startswith("transform") for name in overfit) and not any(
+        name.startswith("overfit") for name in transform
+    )

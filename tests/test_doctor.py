@@ -37,7 +37,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of the installed weights, in their place."""
-    for name in ("pins.json", "image-transform-1.safetensors", "image-transform-2.safetensors"):
+    for name in ("pins.json", *(f"image-transform-{number}.safetensors" for number in (1, 2, 3))):
         shutil.copy(str(files("laconic.weights").joinpath(name)), tmp_path / name)
     monkeypatch.setattr(weights, "files", lambda package: tmp_path)
     cached = (weights.load_weights, weights.pinned_weights)

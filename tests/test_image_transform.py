@@ -83,6 +83,16 @@ def test_pictures_unlike_photographs(channels: int) -> None:
             check_round_trip(CODEC, image, {"quality": quality}, least_psnr=5)
 
 
+@pytest.mark.parametrize("quality", [30, 70, 100])
+def test_the_finest_lines_are_better_than_grey(quality: int) -> None:
+    """No photograph has black and white lines of a pixel each: the branches must not answer with what they never learnt."""
+    rows, columns = np.indices((64, 64))
+    grey = 10 * np.log10(255**2 / 127.5**2)
+    for pattern in (rows % 2, columns % 2, (rows + columns) % 2, (rows + columns) % 3 // 2):
+        image = Image(np.repeat((pattern * 255).astype(np.uint8)[..., None], 3, axis=2))
+        check_round_trip(CODEC, image, {"quality": quality}, least_psnr=grey + 5)
+
+
 def test_two_tiles_round_trip() -> None:
     data = check_round_trip(CODEC, two_tiles(), {"quality": 60}, least_psnr=26)
     assert len(container.read(data).chunks) == 2

@@ -1,4 +1,4 @@
-"""Efforts of `image-transform`: the same format, better symbols, never a worse file, the same bytes however it is run."""
+"""Efforts of `image-transform` that refine symbols: never a worse file, the same bytes however it is run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from laconic.codecs.image.fixed_point import FixedPointConv2d
 from laconic.codecs.image.transform import ImageTransform, TransformSettings
 from laconic.codecs.image.transform_efforts import EFFORTS
 from laconic.codecs.image.transform_model import ExactConv2d
-from laconic.codecs.image.transform_refine import Costs, slope_of
+from laconic.codecs.image.transform_refine import PRICE, Costs, slope_of
 from laconic.codecs.registry import open_codec
 from laconic.codecs.signals import Image
 from laconic.codecs.targets import Target
@@ -22,7 +22,7 @@ from .checks import check_batches, check_deterministic, check_rate, check_round_
 from .pictures import noisy, photograph, smooth, two_tiles
 
 CODEC = "image-transform"
-FIRST = min(EFFORTS)
+FIRST = min(effort for effort, steps in EFFORTS.items() if steps)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +43,9 @@ def objective(image: Image, data: bytes, quality: int) -> float:
 
 
 def test_low_efforts_are_the_default() -> None:
-    assert TransformSettings().effort < FIRST
+    assert TransformSettings().effort < min(EFFORTS)
     default = compress.encode(photograph(), CODEC, {"quality": 50}, device="cpu").data
-    assert all(encoded(photograph(), 50, effort) == default for effort in range(1, FIRST))
+    assert all(encoded(photograph(), 50, effort) == default for effort in range(1, min(EFFORTS)))
 
 
 @pytest.mark.parametrize("effort", EFFORTS)
@@ -71,8 +71,9 @@ def test_photographs_get_better(quality: int) -> None:
 @pytest.mark.parametrize("quality", [0, 40, 100])
 def test_no_file_gets_worse(image: Image, quality: int) -> None:
     least = 40 + slope_of(torch.tensor([quality])) * 9  # bits of lengths in the header, and pixels that round otherwise
-    refined = objective(image, encoded(image, quality, 6), quality)
-    assert refined <= objective(image, encoded(image, quality, 1), quality) + least
+    plain = objective(image, encoded(image, quality, 1), quality)
+    for effort in (4, 6):
+        assert objective(image, encoded(image, quality, effort), quality) <= plain + least
 
 
 def test_grey_photographs_get_better() -> None:
@@ -83,13 +84,13 @@ def test_grey_photographs_get_better() -> None:
 def test_tiles_get_better_too() -> None:
     image = two_tiles()
     data = encoded(image, 50, 6)
-    assert len(container.read(data).chunks) == 2
+    assert len(container.read(data).chunks) in (2, 3)  # each tile's, and the last layer's correction where it pays here
     assert objective(image, data, 50) < 0.99 * objective(image, encoded(image, 50, 1), 50)
 
 
 def test_runs_and_threads_agree() -> None:
     check_deterministic(CODEC, photograph(), {"quality": 50, "effort": 6})
-    check_deterministic(CODEC, photograph(48, 64), {"quality": 50, "effort": 8})  # which draws noise
+    check_deterministic(CODEC, photograph(48, 64), {"quality": 50, "effort": 8})  # 16 steps
 
 
 def test_batches_agree_with_one_by_one(codec: ImageTransform, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +121,7 @@ def test_progress_rises_step_by_step_and_may_cancel(codec: ImageTransform) -> No
     settings = TransformSettings(quality=50, effort=8)
     codec.encode(two_tiles(), settings, lambda part, stage: seen.append(part))
     assert seen == sorted(seen) and seen[-1] == 1
-    assert len(seen) > 2 * EFFORTS[8].steps
+    assert len(seen) > 2 * EFFORTS[8]
 
     def cancel(part: float, stage: str) -> None:
         seen.append(part)
@@ -169,8 +170,8 @@ def test_symbols_are_the_cheapest(codec: ImageTransform) -> None:
     offsets = torch.linspace(-4, 4, 321).expand(64, -1)
     tables = torch.arange(64)[:, None].expand_as(offsets)
     found = costs.cheapest(offsets, tables, torch.tensor(9.0))
-    cost = 9 * (found - offsets) ** 2 + costs.of(found, tables)
-    others = [9 * (s - offsets) ** 2 + costs.of(torch.full_like(offsets, s), tables) for s in range(-5, 6)]
+    cost = 9 * (found - offsets) ** 2 + PRICE * costs.of(found, tables)
+    others = [9 * (s - offsets) ** 2 + PRICE * costs.of(torch.full_like(offsets, s), tables) for s in range(-5, 6)]
     lost = cost - torch.stack(others).amin(0)
     assert (found[0] == 0).all()  # silent
     # those between the next towards zero and zero are not looked at; bits of fitted tables do not rise evenly

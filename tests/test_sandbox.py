@@ -136,6 +136,24 @@ def test_a_killed_worker_is_replaced_before_the_next_task(sandbox: Sandbox) -> N
     assert not set(children(sandbox)) & set(before[:1])
 
 
+def test_a_process_is_replaced_after_many_tasks(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reader() -> int | None:
+        sandbox.read_header(PNG, LIMITS)
+        return next((worker.process for worker in sandbox._headers.queue if worker is not None), None)
+
+    monkeypatch.setattr("laconic.service.sandbox.TASKS_EACH", 10**6)
+    first = reader()
+    assert first is not None and reader() == first
+    monkeypatch.setattr("laconic.service.sandbox.TASKS_EACH", 1)
+    assert reader() is None
+    deadline = time.monotonic() + 10
+    while _exists(first) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _exists(first)
+    monkeypatch.setattr("laconic.service.sandbox.TASKS_EACH", 10**6)
+    assert reader() not in (None, first)
+
+
 def test_the_process_that_forks_is_replaced_too() -> None:
     box = Sandbox(1, LIMITS, 20)
     try:

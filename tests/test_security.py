@@ -411,7 +411,7 @@ def test_what_is_described_as_closed_is_closed(client: httpx.Client, everything:
 
 @pytest.mark.parametrize(
     ("codec", "file"),
-    [("image-transform", "image-transform-2.safetensors"), ("image-circuit", "image-circuit-digits-1.safetensors")],
+    [("image-transform", "image-transform-3.safetensors"), ("image-circuit", "image-circuit-digits-1.safetensors")],
 )
 def test_tampered_weights_are_not_served(codec: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One bit of one file, be it one that is read only when it is needed: the codec is listed as missing, others are served."""

@@ -26,7 +26,7 @@ from laconic.codecs.image import transform_networks
 from laconic.codecs.image.transform_coding import EntropyMeter, decode_tiles, encode_tiles
 from laconic.codecs.image.transform_context import SCALE_COUNT
 from laconic.codecs.image.transform_model import SIZES, ExactModel, pack
-from laconic.codecs.image.transform_networks import TransformModel
+from laconic.codecs.image.transform_networks import LATENT_BITS, TransformModel
 from laconic.codecs.image.transform_spec import TransformSpec
 from laconic.entropy.tables import PRECISION, Tables, load_tables
 from laconic.training import checkpoints, image_transform, image_transform_export
@@ -310,7 +310,17 @@ def test_export_makes_weights_that_code(photos: Path, tmp_path: Path, monkeypatc
     torch.set_num_threads(threads)
     pin = json.loads((out / "pins.json").read_text())["image-transform"][0]
     assert pin["file"] == "toy.safetensors"
-    model = ExactModel(load((out / pin["file"]).read_bytes()), SPEC, "cpu")
+    tensors = load((out / pin["file"]).read_bytes())
+    model = ExactModel(tensors, SPEC, "cpu")
+    assert model.by_quality.shape == (101, 12, SPEC.finish + 12, 3, 3)
+    assert model.synthesis.limits.shape == (2 * SPEC.branch + 192,) and (model.synthesis.limits > 0).any()
+    inside, latents = model.analysis.limits.split([2 * SPEC.branch, SPEC.latent])
+    assert inside.amax() > 0 and latents.amin() >= 0
+    for limits, bits in ((inside, SPEC.branch_bits), (latents, LATENT_BITS)):  # on the grids: the analysis stays exact
+        assert torch.equal(limits * 2**bits, torch.floor(limits * 2**bits))
+    anchors = torch.from_numpy(tensors["last_layer"]).float()
+    assert torch.equal(model.by_quality[[0, 100]], anchors[[0, -1]]) and anchors.any()
+    assert model.directions is not None and model.directions.shape == (9 * (SPEC.finish + 12),) * 2
     pixels, quality = torch.from_numpy(picture(9)[:128, :160]).permute(2, 0, 1)[None], torch.tensor([80])
     with torch.inference_mode():
         y = model.latents(pixels, quality)

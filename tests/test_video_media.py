@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any, cast
 
 import av
 import numpy as np
+import PIL.Image
 import pytest
 
 from laconic.codecs import media
@@ -23,6 +25,7 @@ from laconic.codecs.metrics import psnr
 from laconic.codecs.signals import TICKS, Colour, Image, Samples, Video
 from laconic.codecs.video import readers
 from laconic.codecs.video.ffmpeg import decode_frames, encode_frames
+from laconic.codecs.video.framing import gif_frames
 from laconic.codecs.video.readers import FileFrames
 from laconic.codecs.video.writers import write_to
 
@@ -408,3 +411,20 @@ def test_frames_to_packets_and_back() -> None:
     check_rejects(blob, 200, 100, lambda data: list(decode_frames(data, "h264", video.shape, 8, Colour())))
     with pytest.raises(UnsupportedMedia):
         encode_frames(frames, Fraction(25), "libx264", {}, "pal8", Colour())
+
+
+def test_frames_of_a_gif_are_counted_before_any_is_decoded() -> None:
+    pictures = [PIL.Image.fromarray(np.full((7, 9, 3), 20 * number, np.uint8)) for number in range(8)]
+    file = io.BytesIO()
+    pictures[0].save(file, "gif", save_all=True, append_images=pictures[1:], duration=40)
+    data = file.getvalue()
+    assert gif_frames(data, 99) == 8 and gif_frames(data, 5) == 5
+    assert 0 < gif_frames(data[: len(data) // 2], 99) < 8
+    assert [gif_frames(data[:length], 99) for length in (0, 6, 13)] == [0, 0, 0]
+    with pytest.raises(LimitExceeded, match="frames is 8, more than the 7 allowed"):
+        media.read(data, Limits(max_frames=7))
+    assert len(media.read(data, Limits(max_frames=8)).array) == 8
+    head = b"GIF89a\1\0\1\0\0\0\0,\0\0\0\0\1\0\1\0\0\2"
+    began = time.process_time()
+    assert gif_frames(head + b"\1a" * 10_000_000, 20_000) == 1  # blocks of a byte: looked at for a while only
+    assert time.process_time() - began < 0.5

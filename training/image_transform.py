@@ -7,8 +7,7 @@ files of at most 15 MiB each; `image_transform_export` turns one into the weight
 a run begins with what fits of released weights instead of the KLT.
 
 The transforms start from the Karhunen-Loeve transform (KLT) of 16x16x3 blocks of the training photographs; a random start
-needs far more steps than a CPU can make. In the last part of the schedule all fixed-point layers run on their integer grids,
-so that the exported integers behave as the trained network did.
+needs far more steps than a CPU can make.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class Schedule:
     gain_rate: float = 4e-3
     warm_up: int = 300  # steps
     large_crops_from: float = 0.7  # fraction after which crops are twice as wide and the batch a quarter
-    quantised_from: float = 0.85  # fraction after which the integer grids are on
+    quantised_from: float = 1.0  # fraction after which the integer grids are on: at 1 nothing but validation sees them
     ema: float = 0.999
     half: bool = False  # bfloat16 where it is enough
     masks: float = 0.0  # part of the batches whose regions are segments, before crops get wider

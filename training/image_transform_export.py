@@ -4,8 +4,9 @@
 
 Networks become integers. Then, on training photographs coded with them, two sets of tables are fitted: probability tables
 (the histogram of symbols under each index, smoothed with the logistic one) and thresholds of the quantiser (rate-distortion
-optimised quantisation: a symbol shrinks by one where the bits that saves outweigh the error it adds). Unlike the recipe this
-needs the whole package.
+optimised quantisation: a symbol shrinks by one where the bits that saves outweigh the error it adds). At last come
+limits of what both transforms' branches may see, a last layer for each quality, and directions along which encoders correct it,
+all from what decodes of those photographs. Unlike the recipe this needs the whole package.
 """
 
 from __future__ import annotations
@@ -13,29 +14,37 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
-from laconic.codecs.image.transform_coding import hyper_indices
+from laconic.codecs.image.transform_coding import hyper_indices, hyper_latents_of
 from laconic.codecs.image.transform_context import SCALE_COUNT, SYMBOL_BITS
+from laconic.codecs.image.transform_correction import NormalEquations, independent_directions
 from laconic.codecs.image.transform_model import SIZES, ExactModel, pack
-from laconic.codecs.image.transform_networks import TransformModel
+from laconic.codecs.image.transform_networks import LATENT_BITS, PIXEL_UNIT, QUALITY_MAX, TransformModel
 from laconic.codecs.image.transform_spec import TransformSpec
 from laconic.entropy.tables import PRECISION, Tables, load_tables
 
 from .checkpoints import load_tensors
 from .image_transform import read_photos
 
+Note = Callable[[int, Tensor], None]
+
 QUALITIES = (5, 20, 35, 50, 65, 80, 95)
 PRIOR = 300.0  # weight of the logistic table against the histogram, in symbols
 BITS_PER_STEP = 27.0  # bits that are worth a whole step of shrinking; see `fit_thresholds`
 CROP = 512  # pixels
+LIMIT_PART = 0.75  # of the largest magnitudes, which hardly any position has: photographs lose 0.02 dB at most
+DIRECTION_QUALITIES = (10, 40, 70)
+DIRECTION_POSITIONS = 2**13  # of a picture
+LAST_LAYER_POSITIONS = 2**14  # of a picture
+LAST_LAYER_RIDGE = 1e-3
+LAST_LAYER_SHARES = (1.0, 0.2)  # of the way to the solution, at quality 0 and 100: there photographs have less in common
 
 
 class Histograms:
@@ -53,26 +62,110 @@ class Histograms:
             np.add.at(bins, np.where(np.abs(chosen) > radius, bins.size - 1, chosen + radius), 1)
 
 
+def decoded_latents(model: ExactModel, picture: Tensor, value: int, seen: Histograms | None = None) -> Tensor:
+    """Code a picture (3, H, W) at a quality and return the latents that decode; `seen` counts its symbols."""
+    quality = torch.tensor([value])
+    y = model.latents(picture[None], quality)
+    size = (y.shape[2], y.shape[3])
+    z = hyper_latents_of(model, y, quality)
+    if seen is not None:
+        seen.note(z, hyper_indices(model, quality, size))
+
+    def code(start: int, phase: tuple[int, int], mean: Tensor, index: Tensor) -> Tensor:
+        offset = y[:, start : start + mean.shape[1], phase[0] :: 2, phase[1] :: 2] - mean
+        symbols = model.quantise(offset, index)
+        if seen is not None:
+            seen.note(symbols, index)
+        return symbols
+
+    return model.walk(z, quality, size, code)
+
+
 @torch.inference_mode()
 def observe(model: ExactModel, pictures: list[Tensor]) -> Histograms:
     """Code pictures (3, H, W) at all `QUALITIES`, quantised as the model quantises now."""
     seen = Histograms(model.tables)
     for picture in pictures:
         for value in QUALITIES:
-            quality = torch.tensor([value])
-            y = model.latents(picture[None], quality)
-            size = (y.shape[2], y.shape[3])
-            z = model.hyper_latents(F.pad(y, (0, -size[1] % 4, 0, -size[0] % 4), mode="replicate"), quality)
-            seen.note(z, hyper_indices(model, quality, size))
-
-            def code(start: int, phase: tuple[int, int], mean: Tensor, index: Tensor, y: Tensor = y) -> Tensor:
-                offset = y[:, start : start + mean.shape[1], phase[0] :: 2, phase[1] :: 2] - mean
-                symbols = model.quantise(offset, index)
-                seen.note(symbols, index)
-                return symbols
-
-            model.walk(z, quality, size, code)
+            decoded_latents(model, picture, value, seen)
     return seen
+
+
+@torch.inference_mode()
+def fit_limits(tensors: dict[str, Tensor], spec: TransformSpec, pictures: list[Tensor]) -> None:
+    """Put into `tensors` the limits of both transforms' branches (see `Synthesis`), from the largest magnitudes of pictures.
+
+    Those of the analysis lie on the grids of what they limit, so that it stays exact.
+    """
+    model = ExactModel({k: v.numpy() for k, v in tensors.items()}, spec, "cpu")
+    largest: dict[tuple[str, int], Tensor] = {}
+    hooks = []
+    for name, transform in (("analysis", model.analysis), ("synthesis", model.synthesis)):
+
+        def note(number: int, x: Tensor, name: str = name) -> None:
+            found = x.abs().amax((0, 2, 3))
+            largest[name, number] = torch.maximum(largest.get((name, number), found), found)
+
+        def note_blocks(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, note: Note = note) -> None:
+            note(0, inputs[0])
+            note(1, output)
+
+        def note_last(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, note: Note = note) -> None:
+            note(2, output)
+
+        hooks += [transform.blocks.register_forward_hook(note_blocks), transform.leave.register_forward_hook(note_last)]
+    for picture in pictures:
+        for value in QUALITIES:
+            model.synthesise(decoded_latents(model, picture, value), torch.tensor([value]))
+    for hook in hooks:
+        hook.remove()
+    grids = [2.0**spec.branch_bits, 2.0**spec.branch_bits, 2.0**LATENT_BITS]
+    parts = [torch.floor(LIMIT_PART * largest["analysis", k] * grid) / grid for k, grid in enumerate(grids)]
+    tensors["analysis_limits"] = torch.cat(parts).float()
+    tensors["synthesis_limits"] = (LIMIT_PART * torch.cat([largest["synthesis", k] for k in range(3)])).half()
+
+
+@torch.inference_mode()
+def fit_directions(tensors: dict[str, Tensor], spec: TransformSpec, pictures: list[Tensor]) -> None:
+    """Put into `tensors` the directions of corrections: independent in what the last layer sees of pictures, each alike."""
+    model = ExactModel({k: v.numpy() for k, v in tensors.items()}, spec, "cpu")
+    mean = np.zeros((9 * (spec.finish + 12),) * 2)
+    for picture in pictures:
+        place = (slice(0, picture.shape[1]), slice(0, picture.shape[2]))
+        for value in DIRECTION_QUALITIES:
+            sums = NormalEquations(model, torch.tensor([value]))
+            sums.look(decoded_latents(model, picture, value), picture[None], place, DIRECTION_POSITIONS)
+            mean += sums.products / sums.seen / (len(pictures) * len(DIRECTION_QUALITIES))
+    vectors, factors = independent_directions(mean)
+    unit = np.abs(vectors).max(0) / 127
+    tensors["correction_directions"] = torch.from_numpy(np.rint(vectors / unit).astype(np.int8))
+    tensors["correction_scale"] = torch.from_numpy((unit * factors).astype(np.float32))
+
+
+@torch.inference_mode()
+def fit_last_layer(tensors: dict[str, Tensor], spec: TransformSpec, pictures: list[Tensor]) -> None:
+    """Put into `tensors` what each anchor quality adds to the last layer's weights, (rates, 12, inputs, 3, 3).
+
+    Least squares over pictures, each weighted by the inverse of its error, as PSNR weights them: training knows one layer for
+    all qualities, told them by offsets before it, and ends before that layer does.
+    """
+    model = ExactModel({k: v.numpy() for k, v in tensors.items()}, spec, "cpu")
+    layers = []
+    for value in np.linspace(0, QUALITY_MAX, spec.rates).round().astype(int).tolist():
+        size = 9 * (spec.finish + 12)
+        products, lacking = np.zeros((size, size)), np.zeros((size, 12))
+        for picture in pictures:
+            sums = NormalEquations(model, torch.tensor([value]))
+            place = (slice(0, picture.shape[1]), slice(0, picture.shape[2]))
+            sums.look(decoded_latents(model, picture, value), picture[None], place, LAST_LAYER_POSITIONS)
+            weight = 1 / max(sums.error(None), 1.0)
+            products += weight * sums.products
+            lacking += weight * sums.lacking
+        ridge = LAST_LAYER_RIDGE * np.diag(np.diagonal(products))
+        solution = np.linalg.solve(products + ridge, lacking).T.reshape(12, -1, 3, 3)
+        share = LAST_LAYER_SHARES[0] + (LAST_LAYER_SHARES[1] - LAST_LAYER_SHARES[0]) * value / QUALITY_MAX
+        layers.append(solution * (share / PIXEL_UNIT))
+    tensors["last_layer"] = torch.from_numpy(np.stack(layers)).half().contiguous()
 
 
 def fit_tables(seen: Histograms) -> Tables:
@@ -120,11 +213,11 @@ def tables_of(tensors: dict[str, Tensor]) -> Tables:
     return Tables.from_arrays(tensors["tables.radius"].numpy(), tensors["tables.frequencies"].numpy())
 
 
-def calibration_pictures(photos: Path, count: int) -> Iterator[Tensor]:
-    """Yield centre crops of evenly chosen training photographs, sizes multiples of 64."""
+def calibration_pictures(photos: Path, count: int, crop: int) -> Iterator[Tensor]:
+    """Yield centre crops of at most `crop` pixels of evenly chosen training photographs, sizes multiples of 64."""
     training, _ = read_photos(photos)
     for picture in training[:: max(1, len(training) // count)]:
-        height, width = (min(n // 64 * 64, CROP) for n in picture.shape[1:])
+        height, width = (min(n // 64 * 64, crop) for n in picture.shape[1:])
         top, left = (picture.shape[1] - height) // 2, (picture.shape[2] - width) // 2
         yield picture[:, top : top + height, left : left + width]
 
@@ -155,7 +248,12 @@ def main() -> None:
     model = TransformModel(spec)
     model.load_state_dict(load_tensors(arguments.checkpoint, "average"))
     tensors, metadata = pack(model)
-    calibrate(tensors, spec, list(calibration_pictures(arguments.photos, arguments.pictures)))
+    pictures = list(calibration_pictures(arguments.photos, arguments.pictures, CROP))
+    calibrate(tensors, spec, pictures)
+    fit_limits(tensors, spec, pictures)
+    if spec.finish:
+        fit_directions(tensors, spec, pictures)
+        fit_last_layer(tensors, spec, list(calibration_pictures(arguments.photos, 4 * arguments.pictures, CROP // 2)))
     metadata |= {"steps": str(progress["step"]), "seconds": str(round(progress["seconds"]))}
     raw = save(tensors, metadata)
     pin(arguments.out, f"{arguments.name}.safetensors", raw)

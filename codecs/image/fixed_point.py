@@ -8,6 +8,7 @@ models").
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -156,3 +157,13 @@ class FixedPointBlock(nn.Module):
 def rectified(x: Tensor) -> Tensor:
     """Clamp hidden activations to 0..HIDDEN_MAX."""
     return x.clamp(0, HIDDEN_MAX * 2.0**-HIDDEN_BITS)
+
+
+def within(x: Tensor, limit: Tensor | None) -> Tensor:
+    """Return `x` (B, C, h, w) clipped to magnitudes of at most `limit` (C,); exact where limits lie on the grid of `x`."""
+    return x if limit is None else x.clamp(-limit[:, None, None], limit[:, None, None])
+
+
+def parts_of(limits: Tensor, *sizes: int) -> Sequence[Tensor | None]:
+    """Return the limits of layers of so many channels, which `limits` holds one after the other; none where it is empty."""
+    return torch.split(limits, list(sizes)) if limits.numel() else [None] * len(sizes)

@@ -29,7 +29,8 @@ from .alpha import encode_alpha
 from .rgb import check_shape, restore, rgb_planes
 from .tiling import CELL, Tile, grid_of, tiles_of
 from .transform_coding import EntropyMeter, decode_tiles, encode_tiles
-from .transform_efforts import EFFORTS, encode_refined
+from .transform_correction import decode_correction
+from .transform_efforts import EFFORTS, Improved, encode_improved
 from .transform_model import ExactModel
 from .transform_networks import QUALITY_MAX
 from .transform_spec import TransformSpec
@@ -47,7 +48,8 @@ class TransformSettings(CodecSettings):
         3,
         ge=1,
         le=9,
-        description="1 (fastest) to 9 (smallest file): from 5 on symbols are refined for the picture, up to 4 not",
+        description="1 (fastest) to 9 (smallest file): 4 corrects the decoder's last layer for the picture, "
+        "from 5 on symbols are refined for it too",
     )
 
 
@@ -123,11 +125,11 @@ class ImageTransform:
         for signal in signals:
             check_area(*signal.shape[:2])
         pixels = [pad_to_cells(rgb_planes(signal, self.id)) for signal in signals]
-        codes: list[dict[Tile, tuple[bytes, bytes]]] = [{} for _ in signals]
+        codes = [Improved({}) for _ in signals]
         grids = {}
         for picture, (signal, chosen) in enumerate(zip(signals, settings, strict=True)):
             if chosen.effort in EFFORTS:
-                codes[picture] = encode_refined(
+                codes[picture] = encode_improved(
                     self.model, pixels[picture], signal.shape, chosen.quality, chosen.effort, meter, progress
                 )
             else:
@@ -139,14 +141,16 @@ class ImageTransform:
             rows, columns = batch[0].tile.within(batch[0].window).slices()
             y = self.model.latents(torch.from_numpy(windows), quality)[:, :, rows, columns]
             for piece, code in zip(batch, encode_tiles(self.model, y, quality, meter), strict=True):
-                codes[piece.picture][piece.tile] = code
+                codes[piece.picture].tiles[piece.tile] = code
             _report(progress, number + 1, len(batches), "encoding")
         self._note_timings(began, meter)
         return [self._stream(*parts) for parts in zip(signals, settings, codes, strict=True)]
 
-    def _stream(self, signal: Image, settings: TransformSettings, codes: dict[Tile, tuple[bytes, bytes]]) -> Stream:
+    def _stream(self, signal: Image, settings: TransformSettings, codes: Improved) -> Stream:
         tiles = tiles_of(grid_of(*signal.shape[:2]))
-        chunks = [codes[tile][0] for tile in tiles]
+        chunks = [codes.tiles[tile][0] for tile in tiles]
+        if codes.correction is not None:
+            chunks.append(codes.correction)
         if signal.has_alpha:
             chunks.append(encode_alpha(signal.array[:, :, -1].astype(np.uint8)))
         return Stream(
@@ -155,7 +159,7 @@ class ImageTransform:
             tuple(chunks),
             params={PARAM_QUALITY: settings.quality},
             weights=(self.digest,),
-            digest=joint_digest([codes[tile][1] for tile in tiles]),
+            digest=joint_digest([codes.tiles[tile][1] for tile in tiles]),
             metadata=signal.metadata,
         )
 
@@ -164,6 +168,7 @@ class ImageTransform:
         began, meter = time.perf_counter(), EntropyMeter()
         qualities = [check_stream(stream) for stream in streams]
         model = exact_model(streams[0].weights[0], self.device)
+        corrections = [correction_in(stream, model) for stream in streams]
         grids = [grid_of(*stream.shape[:2]) for stream in streams]
         latents = [torch.empty(model.spec.latent, *grid) for grid in grids]
         digests: list[dict[Tile, bytes]] = [{} for _ in streams]
@@ -182,20 +187,27 @@ class ImageTransform:
         for stream, grid, found_digests in zip(streams, grids, digests, strict=True):
             if joint_digest([found_digests[tile] for tile in tiles_of(grid)]) != stream.digest:
                 raise CorruptStream("the decoded symbols do not have the checksum in the header")
-        pixels = self._synthesise(model, latents, qualities, batches, progress)
+        pixels = self._synthesise(model, latents, qualities, corrections, batches, progress)
         self._note_timings(began, meter)
         return [restore(stream, planes) for stream, planes in zip(streams, pixels, strict=True)]
 
     @staticmethod
     def _synthesise(
-        model: ExactModel, latents: list[Tensor], qualities: list[int], batches: list[list[_Piece]], progress: Progress | None
+        model: ExactModel,
+        latents: list[Tensor],
+        qualities: list[int],
+        corrections: list[Tensor | None],
+        batches: list[list[_Piece]],
+        progress: Progress | None,
     ) -> list[NDArray[np.uint8]]:
         pixels = [np.empty((3, y.shape[1] * CELL, y.shape[2] * CELL), np.uint8) for y in latents]
         for number, batch in enumerate(batches):
             quality = torch.tensor([qualities[p.picture] for p in batch])
             windows = torch.stack([latents[p.picture][(slice(None), *p.window.slices())] for p in batch])
             inner = (slice(None), *batch[0].tile.within(batch[0].window).slices(CELL))
-            for piece, part in zip(batch, model.reconstruct(windows, quality).numpy(), strict=True):
+            chosen = [corrections[p.picture] for p in batch]
+            decoded = model.reconstruct(windows, quality, chosen if any(c is not None for c in chosen) else None)
+            for piece, part in zip(batch, decoded.numpy(), strict=True):
                 pixels[piece.picture][(slice(None), *piece.tile.slices(CELL))] = part[inner]
             _report(progress, len(batches) + number + 1, 2 * len(batches), "decoding")
         return pixels
@@ -237,9 +249,24 @@ def check_stream(stream: Stream) -> int:
     check_shape(stream)
     check_area(*stream.shape[:2])
     expected = len(tiles_of(grid_of(*stream.shape[:2]))) + (stream.shape[2] in (2, 4))
-    if len(stream.chunks) != expected:
-        raise CorruptStream(f"there are {len(stream.chunks)} payloads where the picture has {expected}")
+    if len(stream.chunks) not in (expected, expected + 1):
+        raise CorruptStream(
+            f"there are {len(stream.chunks)} payloads where the picture has {expected}, and perhaps a correction"
+        )
     return quality
+
+
+def correction_in(stream: Stream, model: ExactModel) -> Tensor | None:
+    """Return what a stream adds to the last layer's weights, None for nothing; raises `CorruptStream`.
+
+    A correction is a payload of its own after those of the tiles: where there is one more than tiles and alpha take.
+    """
+    tiles = len(tiles_of(grid_of(*stream.shape[:2])))
+    if len(stream.chunks) == tiles + (stream.shape[2] in (2, 4)):
+        return None
+    if model.directions is None:
+        raise CorruptStream("there is a correction of a layer that these weights do not have")
+    return decode_correction(stream.chunks[tiles], len(model.directions)).weights(model.directions)
 
 
 def _report(progress: Progress | None, done: int, of: int, stage: str) -> None:

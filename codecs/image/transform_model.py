@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
@@ -31,7 +33,7 @@ from .transform_context import (
     to_symbol_grid,
     walk,
 )
-from .transform_networks import GAIN_BITS, HYPER_MAX, PIXEL_UNIT, TransformModel, quality_rows
+from .transform_networks import GAIN_BITS, HYPER_MAX, PIXEL_UNIT, Corrections, TransformModel, inner, quality_rows
 from .transform_spec import TransformSpec
 
 SIZES = 5  # magnitudes 0 to 3, and 4 or more, have quantiser thresholds of their own
@@ -154,6 +156,10 @@ class ExactModel(nn.Module):
         replace_fixed_point(model, values, self.device)
         synthesis = {k.removeprefix("synthesis."): v.float() for k, v in values.items() if k.startswith("synthesis.")}
         model.synthesis.load_state_dict(synthesis)
+        if "synthesis_limits" in values:
+            model.synthesis.limits = values["synthesis_limits"].float()
+        if "analysis_limits" in values:
+            model.analysis.limits = values["analysis_limits"].float()
         self.analysis, self.synthesis, self.context = model.analysis, model.synthesis, model.context
         self.hyper_analysis, self.hyper_synthesis = model.hyper_analysis, model.hyper_synthesis
         self.gain = values["gain"].double() * 2.0**-GAIN_BITS
@@ -164,6 +170,13 @@ class ExactModel(nn.Module):
             self.conditions["analysis"] = values["analysis_condition"].float() * 2.0**-spec.branch_bits
             self.conditions["synthesis"] = quality_rows(values["synthesis_condition"]).float()
         self.index, self.hyper_index = values["index"], values["hyper_index"]
+        last = values.get("last_layer", torch.empty(0))
+        self.by_quality = quality_rows(last.flatten(1)).float().view(-1, *last.shape[1:]) if last.numel() else last
+        self.directions: NDArray[np.float64] | None = None  # of corrections
+        if "correction_directions" in tensors:
+            self.directions = tensors["correction_directions"].astype(np.float64) * tensors["correction_scale"].astype(
+                np.float64
+            )
         self.tables = Tables.from_arrays(tensors["tables.radius"], tensors["tables.frequencies"])
         self.threshold = values["threshold"].to(self.device).float() / 2**SYMBOL_BITS
         self.requires_grad_(False)
@@ -210,17 +223,38 @@ class ExactModel(nn.Module):
         tables = ChannelTables(self._at(self.index, quality), self._at(self.unit, quality))
         return walk(self.context, hyper, tables, size, code)
 
-    def synthesise(self, y: Tensor, quality: Tensor) -> Tensor:
-        """Return real pixels (B, 3, 16h, 16w), in grey levels, of latents in steps."""
-        # TF32's 10-bit mantissas would move pixels by several levels; the setting does nothing on a CPU
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            y = y.to(self.device) * self._at(self.inverse_gain, quality)
-            y = y.contiguous(memory_format=torch.channels_last)  # a fifth faster on CPUs
-            return cast(Tensor, self.synthesis(y, self._condition("synthesis", quality)) * PIXEL_UNIT + 128)
+    def synthesise(self, y: Tensor, quality: Tensor, corrections: Corrections = None) -> Tensor:
+        """Return real pixels (B, 3, 16h, 16w), in grey levels, of latents in steps, under corrections of the last layer."""
+        with without_tf32():
+            condition, all_corrections = self._condition("synthesis", quality), self._corrections(quality, corrections)
+            pixels = self.synthesis(self._dequantised(y, quality), condition, None, all_corrections)
+            return cast(Tensor, pixels * PIXEL_UNIT + 128)
 
-    def reconstruct(self, y: Tensor, quality: Tensor) -> Tensor:
+    def reconstruct(self, y: Tensor, quality: Tensor, corrections: Corrections = None) -> Tensor:
         """Return uint8 pixels (B, 3, 16h, 16w) of latents in steps; floating point, so +-1 between devices."""
-        return self.synthesise(y, quality).round().clamp(0, 255).to(torch.uint8).cpu()
+        return self.synthesise(y, quality, corrections).round().clamp(0, 255).to(torch.uint8).cpu()
+
+    def last_layer(self, y: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        """Return real pixels (1, 3, 16h, 16w), in grey levels, and the last layer's inputs (1, C, 8h+4, 8w+4)."""
+        condition, finish = self._condition("synthesis", quality), self.synthesis.finish
+        assert condition is not None and finish is not None
+        with without_tf32():
+            unfinished = self.synthesis.unfinished(self._dequantised(y, quality), condition)
+            inputs = finish.inputs(unfinished, condition[:, self.spec.branch :])
+            corrections = self._corrections(quality, None)
+            found = unfinished + F.pixel_shuffle(finish.last(inputs, None if corrections is None else corrections[0]), 2)
+        return inner(found) * PIXEL_UNIT + 128, inputs
+
+    def _corrections(self, quality: Tensor, corrections: Corrections) -> Corrections:
+        """Return the sums of corrections of pictures and of their qualities (B,)."""
+        if not self.by_quality.numel():
+            return corrections
+        own = self.by_quality[quality.cpu()]
+        return [row if more is None else row + more for row, more in zip(own, corrections or [None] * len(own), strict=True)]
+
+    def _dequantised(self, y: Tensor, quality: Tensor) -> Tensor:
+        y = y.to(self.device) * self._at(self.inverse_gain, quality)
+        return y.contiguous(memory_format=torch.channels_last)  # a fifth faster on CPUs
 
     def error_per_step(self, quality: Tensor) -> Tensor:
         """Return about what a latent that is off by a step adds to the squared error, in grey levels: (B, C, 1, 1).
@@ -230,6 +264,11 @@ class ExactModel(nn.Module):
         """
         kernels = self.synthesis.lapped.weight.square().sum((1, 2, 3)).view(1, -1, 1, 1)
         return kernels * (self._at(self.inverse_gain, quality) * PIXEL_UNIT).square()
+
+
+def without_tf32() -> AbstractContextManager[None]:
+    """Keep convolutions on GPUs in float32: TF32's 10-bit mantissas would move pixels by several levels."""
+    return cast(AbstractContextManager[None], torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
 
 
 def replace_fixed_point(model: nn.Module, tensors: Mapping[str, Tensor], device: torch.device) -> None:

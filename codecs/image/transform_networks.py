@@ -17,14 +17,26 @@ Units: pixels enter as (x - 128) / 64; latents are in those units; quantised lat
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from .fixed_point import HIDDEN_BITS, HIDDEN_MAX, FixedPointBlock, FixedPointConv2d, bound_through, relu_conv, round_through
+from .fixed_point import (
+    HIDDEN_BITS,
+    HIDDEN_MAX,
+    FixedPointBlock,
+    FixedPointConv2d,
+    bound_through,
+    parts_of,
+    relu_conv,
+    round_through,
+    within,
+)
+from .transform_bits import symbol_bits
 from .transform_context import (
     INDEX_STEP,
     SCALE_COUNT,
@@ -33,7 +45,6 @@ from .transform_context import (
     ChannelTables,
     Context,
     normalised,
-    scale_of_index,
     to_symbol_grid,
     walk,
 )
@@ -46,7 +57,12 @@ LATENT_BITS = 10  # fractional bits of the analysis transform's output
 LATENT_MAX = 2**22  # clamp of each part of the analysis transform's output, in units of 2**-LATENT_BITS
 HYPER_MAX = 255  # clamp of hyper-latents
 QUALITY_MAX = 100
+MANY_ROWS = 64  # of the branches: from there on gradients cost a second pass in place of memory
+STRIP, FINISH_REACH = 128, 6  # pixel rows that the filter at the end takes at once, and those beyond them that it reads
 LAMBDA_MIN, LAMBDA_MAX = 0.0012, 1.0  # rate-distortion weights of quality 0 and 100, per squared grey level
+
+
+Corrections = Sequence[Tensor | None] | None  # of the last layer, one for each picture of a batch
 
 
 def lambda_of_quality(quality: Tensor) -> Tensor:
@@ -63,7 +79,12 @@ def quality_rows(table: Tensor) -> Tensor:
 
 
 class Analysis(nn.Module):
-    """Pixels (B, 3, H, W), H and W multiples of 16, to latents (B, C, H/16, W/16)."""
+    """Pixels (B, 3, H, W), H and W multiples of 16, to latents (B, C, H/16, W/16).
+
+    `limits` (2 branch + C,) are those of its branch (see `Synthesis`), on the branch's grids.
+    """
+
+    limits: Tensor
 
     def __init__(self, spec: TransformSpec) -> None:
         super().__init__()
@@ -85,6 +106,8 @@ class Analysis(nn.Module):
             in_bits=spec.branch_bits,
             **out,  # type: ignore[arg-type]
         )
+        self.limited = (spec.branch, spec.branch, spec.latent)
+        self.register_buffer("limits", torch.empty(0), persistent=False)
 
     def forward(self, x: Tensor, condition: Tensor | None = None, regions: Tensor | None = None) -> Tensor:
         """Analyse pixels; `condition` (B, branch, 1, 1) says the quality, `regions` (B, H/8+1, W/8+1) the segments."""
@@ -92,7 +115,9 @@ class Analysis(nn.Module):
         t = self.enter(u)
         if condition is not None:
             t = (t + condition).clamp(-self.limit, self.limit)
-        return cast(Tensor, self.lapped(u) + self.leave(self.blocks(t, regions)))
+        first, second, last = parts_of(self.limits, *self.limited)
+        t = within(self.blocks(within(t, first), regions), second)
+        return cast(Tensor, self.lapped(u) + within(self.leave(t), last))
 
 
 class Branch(nn.Sequential):
@@ -104,10 +129,11 @@ class Branch(nn.Sequential):
 
     def forward(self, x: Tensor, regions: Tensor | None = None) -> Tensor:
         blocks = [module for module in self if module is not self.regional]
+        large = x.shape[2] > MANY_ROWS
         for number, block in enumerate(blocks):
             if self.regional is not None and number == len(blocks) // 2:
-                x = self.regional(x, regions)
-            x = block(x)
+                x = frugally(self.regional, x, regions) if large else self.regional(x, regions)
+            x = frugally(block, x) if large else block(x)
         return x
 
 
@@ -125,7 +151,14 @@ class Block(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Dequantised latents (B, C, h, w) to pixels (B, 3, 16h, 16w) in the units of the analysis transform."""
+    """Dequantised latents (B, C, h, w) to pixels (B, 3, 16h, 16w) in the units of the analysis transform.
+
+    `limits` (2 branch + 192,), where there are any, are the largest magnitudes, by channel, that photographs bring to the
+    blocks, out of them, and out of the branch. Beyond them it would have to extrapolate: it answered black and white lines, of
+    a pixel each, with what undid the linear transform.
+    """
+
+    limits: Tensor
 
     def __init__(self, spec: TransformSpec) -> None:
         super().__init__()
@@ -138,21 +171,42 @@ class Synthesis(nn.Module):
         )
         self.leave = zeroed(nn.Conv2d(spec.branch, 192, 1))
         self.branch, self.finish = spec.branch, Finish(spec.finish) if spec.finish else None
+        self.register_buffer("limits", torch.empty(0), persistent=False)
 
-    def forward(self, y: Tensor, condition: Tensor | None = None, regions: Tensor | None = None) -> Tensor:
-        """Synthesise pixels; `condition` (B, branch + finish, 1, 1) says the quality, `regions` (B, 2h+1, 2w+1) segments."""
+    def forward(
+        self, y: Tensor, condition: Tensor | None = None, regions: Tensor | None = None, corrections: Corrections = None
+    ) -> Tensor:
+        """Synthesise pixels; `condition` (B, branch + finish, 1, 1) says the quality, `regions` (B, 2h+1, 2w+1) segments.
+
+        `corrections` are those of the last layer (see `Finish`).
+        """
+        pixels = self.unfinished(y, condition, regions)
+        if self.finish is not None and condition is not None:
+            pixels = self.finish(pixels, condition[:, self.branch :], corrections)
+        return inner(pixels)
+
+    def unfinished(self, y: Tensor, condition: Tensor | None = None, regions: Tensor | None = None) -> Tensor:
+        """Return pixels before the filter, (B, 3, 16h+8, 16w+8): 4 more on each side than there are."""
         u = self.lapped(y)  # (B, 192, 2h+1, 2w+1)
         # the upsampled latent sits half a cell off the lapped grid; each cell of the latter takes the one below right of it
         t = self.enter(u) + F.pad(F.pixel_shuffle(self.enter_latent(y), 2), (0, 1, 0, 1), mode="replicate")
         t = t if condition is None else t + condition[:, : self.branch]
-        pixels = F.pixel_shuffle(u + self.leave(self.blocks(t, regions)), 8)
-        if self.finish is not None and condition is not None:
-            pixels = self.finish(pixels, condition[:, self.branch :])
-        return pixels[:, :, 4:-4, 4:-4]
+        first, second, last = parts_of(self.limits, self.branch, self.branch, 192)
+        t = within(self.blocks(within(t, first), regions), second)
+        return F.pixel_shuffle(u + within(self.leave(t), last), 8)
+
+
+def inner(pixels: Tensor) -> Tensor:
+    """Return pixels without the 4 on each side that only the transforms see."""
+    return pixels[:, :, 4:-4, 4:-4]
 
 
 class Finish(nn.Module):
-    """A filter at half the pixels' size, which blocks of 8x8 pixels taken for channels cannot be; starts as identity."""
+    """A filter at half the pixels' size, which blocks of 8x8 pixels taken for channels cannot be; starts as identity.
+
+    High pictures pass in strips, so that what lies between the layers takes little memory. `corrections`, for each picture
+    (12, channels + 12, 3, 3), are added to the weights of the last layer, which then sees the pixels, too.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -160,10 +214,49 @@ class Finish(nn.Module):
         self.block = Block(channels)
         self.leave = zeroed(nn.Conv2d(channels, 12, 3, padding=1))
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, corrections: Corrections = None) -> Tensor:
         """Filter pixels (B, 3, H, W); `condition` (B, channels, 1, 1) says the quality."""
-        t = F.leaky_relu(self.enter(F.pixel_unshuffle(x, 2)) + condition, 0.1)
-        return x + F.pixel_shuffle(self.leave(F.leaky_relu(self.block(t), 0.1)), 2)
+        height = x.shape[2]
+        if height <= STRIP + 2 * FINISH_REACH:
+            return self._strip(x, condition, corrections)
+        strips = []
+        for top in range(0, height, STRIP):
+            above, bottom = min(top, FINISH_REACH), min(top + STRIP, height)
+            strip = x[:, :, top - above : bottom + FINISH_REACH]
+            strips.append(frugally(self._strip, strip, condition, corrections)[:, :, above : above + bottom - top])
+        return torch.cat(strips, 2)
+
+    def inputs(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return what the last layer sees, (B, channels + 12, H / 2, W / 2): the layer before it, and the pixels."""
+        u = F.pixel_unshuffle(x, 2)
+        return torch.cat([self._hidden(u, condition), u], 1)
+
+    def _hidden(self, u: Tensor, condition: Tensor) -> Tensor:
+        t = F.leaky_relu(self.enter(u) + condition, 0.1)
+        return F.leaky_relu(self.block(t), 0.1)
+
+    def _strip(self, x: Tensor, condition: Tensor, corrections: Corrections) -> Tensor:
+        if corrections is None:
+            return x + F.pixel_shuffle(self.leave(self._hidden(F.pixel_unshuffle(x, 2), condition)), 2)
+        inputs = self.inputs(x, condition)
+        each = [self.last(inputs[i : i + 1], correction) for i, correction in enumerate(corrections)]
+        return x + F.pixel_shuffle(torch.cat(each), 2)
+
+    def last(self, inputs: Tensor, correction: Tensor | None) -> Tensor:
+        """Return what the last layer makes of its inputs, (B, 12, H / 2, W / 2)."""
+        channels = self.leave.in_channels
+        if correction is None:
+            return cast(Tensor, self.leave(inputs[:, :channels]))
+        weight = correction.to(inputs.device)
+        weight = torch.cat([weight[:, :channels] + self.leave.weight, weight[:, channels:]], 1)
+        return F.conv2d(inputs, weight, self.leave.bias, padding=1)
+
+
+def frugally(function: Callable[..., Tensor], *inputs: Tensor | Corrections) -> Tensor:
+    """Return what `function` makes of its inputs; for gradients it is computed again, so that nothing need be kept."""
+    if not torch.is_grad_enabled():
+        return function(*inputs)
+    return cast(Tensor, checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False))
 
 
 class HyperAnalysis(nn.Module):
@@ -197,41 +290,6 @@ class Coded(NamedTuple):
     reconstruction: Tensor
     latent_bits: Tensor
     hyper_bits: Tensor
-
-
-class _LogisticBits(torch.autograd.Function):
-    """See `symbol_bits`; derivatives are written out, as this is a quarter of a training step otherwise."""
-
-    @staticmethod
-    def forward(ctx: Any, offset: Tensor, index: Tensor) -> Tensor:
-        inverse = 1 / scale_of_index(index)
-        size = torch.floor(offset + 0.5).abs()
-        upper, lower = (0.5 - size) * inverse, (0.5 + size) * inverse
-        # with a = (1/2 - |x|) / s and b = (1/2 + |x|) / s the bin's probability is sigmoid(a) sigmoid(b) (1 - exp(-1/s)),
-        # which stays accurate in the tail
-        nats = F.logsigmoid(upper) + F.logsigmoid(lower) + torch.log1p(-torch.exp(-inverse))
-        by_log_scale = upper * torch.sigmoid(-upper) + lower * torch.sigmoid(-lower) + inverse / torch.expm1(inverse)
-        noisy = offset + torch.rand_like(offset) - 0.5
-        magnitude = noisy.abs()
-        by_offset = torch.sigmoid((magnitude + 0.5) * inverse) - torch.sigmoid((0.5 - magnitude) * inverse)
-        ctx.save_for_backward(
-            by_offset * torch.sign(noisy) * (inverse / math.log(2)), by_log_scale * (INDEX_STEP / math.log(2))
-        )
-        return nats * (-1 / math.log(2))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        by_offset, by_index = ctx.saved_tensors
-        return gradients[0] * by_offset, gradients[0] * by_index
-
-
-def symbol_bits(offset: Tensor, index: Tensor) -> Tensor:
-    """Bits of rounding `offset` (latents minus means) under zero-mean logistic distributions, by table `index`.
-
-    Value and gradient for the index are those of the rounded symbol, which is what gets coded; the gradient for latents and
-    means is that of additive uniform noise. Noise alone would overrate nearly silent channels by tenths of a bit each.
-    """
-    return cast(Tensor, _LogisticBits.apply(offset, index))  # type: ignore[no-untyped-call]
 
 
 class TransformModel(nn.Module):

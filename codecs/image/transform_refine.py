@@ -12,12 +12,13 @@ A latent y is symbol + mean. Minimised is
     bits of every symbol under its own table  +  bits that latents cause in later steps  +  slope x squared error.
 
 The last two are smooth in y. Their gradient g, and the curvature 2 a of the error along one latent, give the target
-y - g / 2 a; the next symbols are those of least a (symbol + mean - target)**2 + bits. The synthesis is close to orthogonal, so
-curvature across latents hardly matters, and a few steps do what hundreds of stochastic ones with Adam do.
+y - g / 2 a; the next symbols are those of least a (symbol + mean - target)**2 + PRICE x bits. The synthesis is close to
+orthogonal, so curvature across latents matters little, and a few steps do what hundreds of stochastic ones with Adam do.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -26,12 +27,14 @@ from torch import Tensor
 
 from .transform_context import SCALE_COUNT
 from .transform_model import ExactModel
-from .transform_networks import lambda_of_quality
+from .transform_networks import Corrections, lambda_of_quality
 
-__all__ = ["Costs", "Heat", "Refinement", "Window", "nearest", "slope_of"]
+__all__ = ["Costs", "Refinement", "Window", "nearest", "slope_of"]
 
 LARGEST = 255  # magnitude up to which the bits of symbols are told apart
-SLOPE = 1.15  # times lambda of the training: the file then has about the PSNR of the one that is not refined
+DAMPING = 0.3  # part of the way to its new target that a latent goes in the first step
+SLOPE = 0.9  # times lambda of the training: about what a squared error costs from one quality to the next
+PRICE = 0.6  # of a symbol's bits, in its choice: larger ones tell the symbols after them more, of which slopes see a part
 
 
 def slope_of(quality: Tensor) -> float:
@@ -57,37 +60,16 @@ class Costs:
         """Return the bits of symbols (real dtype) under tables (integers)."""
         return self.flat[tables * (LARGEST + 2) + symbols.abs().clamp(max=LARGEST + 1).long()]
 
-    def cheapest(self, offset: Tensor, tables: Tensor, curvature: Tensor, heat: Heat | None = None) -> Tensor:
-        """Return the symbols of least curvature x squared offset + bits: of the nearest, its neighbours, and zero.
-
-        `heat` makes the choice random.
-        """
+    def cheapest(self, offset: Tensor, tables: Tensor, curvature: Tensor) -> Tensor:
+        """Return the symbols of least curvature x squared offset + `PRICE` x bits: of the nearest, its neighbours, and zero."""
         size = offset.abs()
         best = torch.floor(size + 0.5)
         least = torch.full_like(size, torch.inf)
         others = [(best - 1).clamp_min(0), torch.zeros_like(best), best + 1]
         for other in (best, *others):
-            cost = curvature * (other - size).square() + self.of(other, tables)
-            if heat is not None:
-                cost = cost + heat.noise(cost)
+            cost = curvature * (other - size).square() + PRICE * self.of(other, tables)
             best, least = torch.where(cost < least, other, best), torch.minimum(cost, least)
         return best * torch.sign(offset) * (tables > 0)
-
-
-class Heat:
-    """Noise on costs that makes the least one a sample of softmax(-cost / temperature), temperature in bits (Gumbel-max).
-
-    Symbols then leave local minima: simulated annealing (Kirkpatrick, Gelatt and Vecchi 1983, "Optimization by simulated
-    annealing"), where Yang, Bamler and Mandt anneal the distribution that they relax rounding to.
-    """
-
-    def __init__(self, temperature: float, seed: int) -> None:
-        self.temperature, self.generator = temperature, torch.Generator().manual_seed(seed)
-
-    def noise(self, costs: Tensor) -> Tensor:
-        """Return noise of the shape of `costs`, drawn on the CPU so that devices draw alike."""
-        drawn = torch.empty(costs.shape).exponential_(generator=self.generator)
-        return (drawn.clamp_min(1e-30).log() * self.temperature).to(costs.device)
 
 
 class _Bits(torch.autograd.Function):
@@ -114,8 +96,8 @@ class Window:
     """A tile and what surrounds it: what decodes at present, and what it is to look like.
 
     `latents` (1, C, H, W) are in steps; `pixels` (1, 3, 16 H, 16 W) are the picture's, of which the first `rows` and `columns`
-    count, the others being padding; `inner` selects the tile's latents. Of a `grey` picture all three channels are the same,
-    and a decoder averages those that it makes.
+    count, the others being padding; `inner` selects the tile's latents, `corrections` are of the last layer. Of a `grey`
+    picture all three channels are the same, and a decoder averages those that it makes.
     """
 
     latents: Tensor
@@ -123,6 +105,7 @@ class Window:
     rows: int
     columns: int
     inner: tuple[slice, slice]
+    corrections: Corrections = None
     grey: bool = False
 
     @property
@@ -162,30 +145,32 @@ class Refinement:
         self.target, self.slope, self.costs = y, slope_of(quality), Costs(model)
         self.curvature = self.slope * model.error_per_step(quality)
         self.best, self.least = y, float("inf")
+        self.steps = 0
 
-    def step(self, damping: float, first: bool = False, heat: Heat | None = None) -> None:
-        """Quantise towards the target, then move the target `damping` of the way.
+    def step(self) -> None:
+        """Quantise towards the target, then move the target a part of the way: less from step to step, as latents do interact.
 
-        The first time symbols are those of efforts that do not refine; `heat` makes symbols random.
+        The first time symbols are those of efforts that do not refine.
         """
         moves = torch.zeros_like(self.target, requires_grad=True)
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            y, bits = self._walk(moves, first, heat)
-            pixels = self.model.synthesise(self.window.with_tile(y), self.quality)
+            y, bits = self._walk(moves, as_trained=self.steps == 0)
+            pixels = self.model.synthesise(self.window.with_tile(y), self.quality, self.window.corrections)
             (bits + self.slope * self.window.error_of(pixels)).backward()  # type: ignore[no-untyped-call]
         y = y.detach()
         self._note(_Taken(y, bits.detach()), pixels.detach())
         newton = y - cast(Tensor, moves.grad) / (2 * self.curvature)
-        self.target = self.target + damping * (newton - self.target)
+        self.target = self.target + DAMPING / math.sqrt(1 + self.steps / 2) * (newton - self.target)
+        self.steps += 1
 
     @torch.no_grad()
     def finish(self) -> Tensor:
         """Quantise a last time; returns `best`."""
         taken = self._walk(torch.zeros_like(self.target))
-        self._note(taken, self.model.synthesise(self.window.with_tile(taken.y), self.quality))
+        self._note(taken, self.model.synthesise(self.window.with_tile(taken.y), self.quality, self.window.corrections))
         return self.best
 
-    def _walk(self, moves: Tensor, as_trained: bool = False, heat: Heat | None = None) -> _Taken:
+    def _walk(self, moves: Tensor, as_trained: bool = False) -> _Taken:
         """Quantise in coding order; the latents that come out have the gradients of `moves`, which are zero."""
         bits = [moves.new_zeros(())]
 
@@ -197,7 +182,7 @@ class Refinement:
             if as_trained:
                 symbols = self.model.quantise(offset, tables)
             else:
-                symbols = self.costs.cheapest(offset, tables, self.curvature[:, channels], heat)
+                symbols = self.costs.cheapest(offset, tables, self.curvature[:, channels])
             # a mean that moves moves the symbol the other way: the latent, held by its target, stays
             each = cast(Tensor, _Bits.apply(symbols + (fixed - mean), index, self.costs))  # type: ignore[no-untyped-call]
             bits.append((each * (tables > 0)).sum())

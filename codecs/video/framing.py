@@ -1,17 +1,20 @@
-"""Whether a video file is whole, by the lengths that its container states: FFmpeg takes an early end for the end."""
+"""What containers state of video files: whether one is whole (FFmpeg takes an early end for the end), and how much is in it."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 
 from ..errors import CorruptMedia
 
-__all__ = ["check_whole", "y4m_size"]
+__all__ = ["check_whole", "gif_frames", "y4m_size"]
 
 SEGMENT = b"\x18\x53\x80\x67"  # the Matroska element that holds everything
 BOXES_OF_SAMPLES = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"}
 GIF_TRAILER = b";"
+GIF_FRAME, GIF_EXTENSION = b",!"
+GIF_BLOCKS = 2**17  # of a GIF that are looked at to count its frames: 30 ms
 Y4M_LINE = 256  # bytes of a header at most
 CHROMA = re.compile(rb"(mono|420|411|422|444)(?:jpeg|mpeg2|paldv)?(p?(?:9|10|12|14|16))?")
 SUBSAMPLING = {b"mono": (0, 0), b"420": (2, 2), b"411": (4, 1), b"422": (2, 1), b"444": (1, 1)}  # columns and rows a sample
@@ -126,4 +129,30 @@ def _gif(data: bytes) -> int:
 
 # Bytes of a sample at least, and how many there are: of one size (stsz), in a fragment (trun).
 COUNTS: dict[bytes, Callable[[bytes], tuple[int, int]]] = {b"stsz": _numbers, b"trun": lambda head: (1, _numbers(head)[0])}
+
+
+def gif_frames(data: bytes, most: int) -> int:
+    """Return the number of frames of a GIF, at most `most`, or of those in its first `GIF_BLOCKS` blocks; decodes none."""
+    frames = blocks = 0
+    with contextlib.suppress(IndexError):  # a file that ends too early has those that came before
+        at = 13 + _gif_colours(data[10])
+        while frames < most and blocks < GIF_BLOCKS and data[at] in (GIF_FRAME, GIF_EXTENSION):
+            if data[at] == GIF_FRAME:
+                frames += 1
+                at += 11 + _gif_colours(data[at + 9])
+            else:
+                at += 2
+            while data[at] and blocks < GIF_BLOCKS:
+                at += 1 + data[at]
+                blocks += 1
+            at += 1
+            blocks += 1
+    return frames
+
+
+def _gif_colours(flags: int) -> int:
+    """Return the bytes of a colour table, by the flags of a screen or frame."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
 LENGTHS = {"mp4": _mp4, "mov": _mp4, "webm": _segment, "mkv": _segment, "avi": _riff, "y4m": _y4m, "gif": _gif}
