@@ -52,8 +52,8 @@ def bombs() -> list[Bomb]:
         Bomb("JPEG of 8000 × 8000 with next to nothing there", encode, _jpeg(LARGEST, LARGEST)),
         Bomb("PNG of 8000 × 8000, all there, one bit a pixel", encode, _flat_png(LARGEST), refusable=False),
         Bomb("PNG of 8000 × 8000, all there, RGB", encode, _flat_png(LARGEST, 8, 2, 3), refusable=False),
-        Bomb("GIF of a million frames", encode, _gif(1_000_000), refusable=False),
-        Bomb("GIF of a million frames, as a video", "/v1/encode?codec=h264", _gif(1_000_000), refusable=False),
+        Bomb("GIF of a million frames", encode, _gif(1_000_000)),
+        Bomb("GIF of a million frames, as a video", "/v1/encode?codec=h264", _gif(1_000_000)),
         Bomb("Y4M header of 65535 × 65535", "/v1/encode?codec=h264", b"YUV4MPEG2 W65535 H65535 F25:1\nFRAME\n" + bytes(100)),
     ]  # fmt: skip
     return [*pictures, *_streams()]

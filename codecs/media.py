@@ -18,8 +18,9 @@ from .limits import Limits
 from .signals import Audio, Image, Pictures, Samples, Signal, Video
 from .video import readers as video_readers
 from .video import writers as video_writers
+from .video.framing import gif_frames
 
-__all__ = ["FORMATS", "Header", "MediaFormat", "from_pillow", "read", "read_header", "sniff", "write"]
+__all__ = ["FORMATS", "Header", "MediaFormat", "checked_format", "from_pillow", "read", "read_header", "sniff", "write"]
 
 DEFAULT_QUALITY = {"jpeg": 90, "avif": 80}  # the other formats are lossless unless a quality is asked for
 AVIF_BRANDS = (b"avif", b"avis")
@@ -125,6 +126,18 @@ def sniff(data: bytes) -> str:
     raise UnsupportedMedia(f"these bytes are no media that we read; we read {', '.join(READ)}")
 
 
+def checked_format(data: bytes, limits: Limits) -> str:
+    """Return the id of a file's format, as `sniff`; raises `LimitExceeded` for what can be told by looking at lengths alone.
+
+    Cheap, and no library sees the bytes. A GIF does not say how many frames it has, so that FFmpeg would have to find them all.
+    """
+    limits.check("max_input_bytes", len(data), "the file's length in bytes")
+    name = sniff(data)
+    if name == "gif":
+        limits.check("max_frames", gif_frames(data, limits.max_frames + 1), "the video's number of frames")
+    return name
+
+
 def read_header(data: bytes, limits: Limits | None = None) -> Header:
     """Return (format, height, width, channels, frames) without decoding pixels, but for the first frame of a video.
 
@@ -133,8 +146,7 @@ def read_header(data: bytes, limits: Limits | None = None) -> Header:
     `UnsupportedMedia`, `CorruptMedia`, and `LimitExceeded` for more bytes or pixels than the limits allow.
     """
     limits = limits or Limits()
-    limits.check("max_input_bytes", len(data), "the file's length in bytes")
-    name = sniff(data)
+    name = checked_format(data, limits)
     if audio_readers.has_only_sound(data, name, limits):
         name = audio_readers.SOUND_ONLY[name]
     if FORMATS[name].signal == "audio":
@@ -160,8 +172,7 @@ def read(data: bytes, limits: Limits | None = None, kind: str | None = None) -> 
     alpha channel that is opaque everywhere is dropped. ICC, EXIF and XMP payloads are kept. Raises as `read_header` does.
     """
     limits = limits or Limits()
-    limits.check("max_input_bytes", len(data), "the file's length in bytes")
-    name = sniff(data)
+    name = checked_format(data, limits)
     if kind in (None, "audio") and audio_readers.has_only_sound(data, name, limits):
         name = audio_readers.SOUND_ONLY[name]
     sounds, moves = FORMATS[name].signal == "audio", FORMATS[name].signal == "video"

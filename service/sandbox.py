@@ -28,7 +28,7 @@ import numpy as np
 from ..codecs import errors
 from ..codecs.errors import CorruptMedia, CorruptStream, LaconicError, LimitExceeded
 from ..codecs.limits import Limits
-from ..codecs.media import Header
+from ..codecs.media import Header, checked_format
 from ..codecs.signals import Signal
 from .excerpts import Excerpt
 from .media_worker import FRAME
@@ -97,7 +97,8 @@ class Sandbox:
                 self._give_back(places, worker)
 
     def read_header(self, data: bytes, limits: Limits) -> Header:
-        """See `media.read_header`."""
+        """See `media.read_header`; what it refuses by lengths alone never gets to a process."""
+        checked_format(data, limits)
         facts, _ = self._ask("read_header", {"limits": asdict(limits), "times": 1}, [data], 0, self._headers)
         name, *sides = facts["header"]
         return Header(str(name), *map(int, sides))

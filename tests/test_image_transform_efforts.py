@@ -10,7 +10,7 @@ from laconic.codecs import compress, container
 from laconic.codecs.codec import BatchCodec
 from laconic.codecs.errors import Cancelled
 from laconic.codecs.image.fixed_point import FixedPointConv2d
-from laconic.codecs.image.transform import ImageTransform, TransformSettings
+from laconic.codecs.image.transform import ImageTransform, TransformSettings, correction_in
 from laconic.codecs.image.transform_efforts import EFFORTS
 from laconic.codecs.image.transform_model import ExactConv2d
 from laconic.codecs.image.transform_refine import PRICE, Costs, slope_of
@@ -81,10 +81,12 @@ def test_grey_photographs_get_better() -> None:
     assert objective(image, encoded(image, 50, 6), 50) < 0.99 * objective(image, encoded(image, 50, 1), 50)
 
 
-def test_tiles_get_better_too() -> None:
+def test_tiles_get_better_too(codec: ImageTransform) -> None:
     image = two_tiles()
     data = encoded(image, 50, 6)
-    assert len(container.read(data).chunks) in (2, 3)  # each tile's, and the last layer's correction where it pays here
+    stream = container.read(data)
+    corrected = correction_in(stream, codec.model) is not None  # whether it pays may differ from machine to machine
+    assert len(stream.chunks) - corrected == 2
     assert objective(image, data, 50) < 0.99 * objective(image, encoded(image, 50, 1), 50)
 
 

@@ -154,6 +154,17 @@ def test_a_process_is_replaced_after_many_tasks(sandbox: Sandbox, monkeypatch: p
     assert reader() not in (None, first)
 
 
+def test_what_lengths_refuse_gets_to_no_process(sandbox: Sandbox) -> None:
+    sandbox.read_header(PNG, LIMITS)
+    (worker,) = (worker for worker in sandbox._headers.queue if worker is not None)
+    tasks = worker.tasks
+    frame = b",\0\0\0\0\1\0\1\0\0\2\2D\1\0"
+    for data in (b"GIF89a\1\0\1\0\0\0\0" + frame * 9 + b";", b"no media", PNG * 1_000):
+        with pytest.raises((LimitExceeded, UnsupportedMedia)):
+            sandbox.read_header(data, Limits(max_frames=8, max_input_bytes=10 * len(PNG)))
+    assert worker.tasks == tasks
+
+
 def test_the_process_that_forks_is_replaced_too() -> None:
     box = Sandbox(1, LIMITS, 20)
     try:

@@ -14,6 +14,7 @@ from laconic.bench.load import Answer, milliseconds, statuses
 from laconic.codecs import container, media
 from laconic.codecs.errors import LaconicError, LimitExceeded
 from laconic.codecs.limits import Limits
+from laconic.service.settings import ServiceSettings
 
 from .pictures import photograph
 
@@ -107,10 +108,11 @@ def test_a_bomb_that_is_not_refused_in_time_is_told() -> None:
 
 
 def test_bombs_of_pictures_are_refused_by_the_library_too(found: list[Bomb]) -> None:
+    limits = Limits(max_frames=ServiceSettings().max_frames)  # the service takes fewer frames than the library
     for bomb in found:
         if bomb.path.startswith("/v1/encode") and bomb.refusable:
             with pytest.raises(LaconicError):
-                media.read(bomb.body, Limits())
+                media.read(bomb.body, limits)
     giants = [bomb for bomb in found if "65535 × 65535" in bomb.name and bomb.path.startswith("/v1/encode")]
     assert len(giants) == 7
     for bomb in giants:

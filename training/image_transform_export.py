@@ -14,26 +14,24 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from laconic.codecs.image.transform_coding import hyper_indices, hyper_latents_of
 from laconic.codecs.image.transform_context import SCALE_COUNT, SYMBOL_BITS
 from laconic.codecs.image.transform_correction import NormalEquations, independent_directions
 from laconic.codecs.image.transform_model import SIZES, ExactModel, pack
-from laconic.codecs.image.transform_networks import LATENT_BITS, PIXEL_UNIT, QUALITY_MAX, TransformModel
+from laconic.codecs.image.transform_networks import LATENT_BITS, PIXEL_UNIT, QUALITY_MAX, Analysis, Synthesis, TransformModel
 from laconic.codecs.image.transform_spec import TransformSpec
 from laconic.entropy.tables import PRECISION, Tables, load_tables
 
 from .checkpoints import load_tensors
 from .image_transform import read_photos
-
-Note = Callable[[int, Tensor], None]
 
 QUALITIES = (5, 20, 35, 50, 65, 80, 95)
 PRIOR = 300.0  # weight of the logistic table against the histogram, in symbols
@@ -91,6 +89,19 @@ def observe(model: ExactModel, pictures: list[Tensor]) -> Histograms:
     return seen
 
 
+def largest_in(transform: Analysis | Synthesis) -> list[Tensor]:
+    """Return the largest magnitudes by channel, of all that will pass: into a branch's blocks, out of them, and out of it."""
+    largest = [torch.zeros(())] * 3
+
+    def note(number: int, x: Tensor) -> None:
+        largest[number] = torch.maximum(largest[number], x.abs().amax((0, 2, 3)))
+
+    transform.blocks.register_forward_pre_hook(lambda module, inputs: note(0, inputs[0]))
+    transform.blocks.register_forward_hook(lambda module, inputs, output: note(1, output))
+    transform.leave.register_forward_hook(lambda module, inputs, output: note(2, output))
+    return largest
+
+
 @torch.inference_mode()
 def fit_limits(tensors: dict[str, Tensor], spec: TransformSpec, pictures: list[Tensor]) -> None:
     """Put into `tensors` the limits of both transforms' branches (see `Synthesis`), from the largest magnitudes of pictures.
@@ -98,31 +109,14 @@ def fit_limits(tensors: dict[str, Tensor], spec: TransformSpec, pictures: list[T
     Those of the analysis lie on the grids of what they limit, so that it stays exact.
     """
     model = ExactModel({k: v.numpy() for k, v in tensors.items()}, spec, "cpu")
-    largest: dict[tuple[str, int], Tensor] = {}
-    hooks = []
-    for name, transform in (("analysis", model.analysis), ("synthesis", model.synthesis)):
-
-        def note(number: int, x: Tensor, name: str = name) -> None:
-            found = x.abs().amax((0, 2, 3))
-            largest[name, number] = torch.maximum(largest.get((name, number), found), found)
-
-        def note_blocks(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, note: Note = note) -> None:
-            note(0, inputs[0])
-            note(1, output)
-
-        def note_last(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, note: Note = note) -> None:
-            note(2, output)
-
-        hooks += [transform.blocks.register_forward_hook(note_blocks), transform.leave.register_forward_hook(note_last)]
+    analysis, synthesis = largest_in(model.analysis), largest_in(model.synthesis)
     for picture in pictures:
         for value in QUALITIES:
             model.synthesise(decoded_latents(model, picture, value), torch.tensor([value]))
-    for hook in hooks:
-        hook.remove()
-    grids = [2.0**spec.branch_bits, 2.0**spec.branch_bits, 2.0**LATENT_BITS]
-    parts = [torch.floor(LIMIT_PART * largest["analysis", k] * grid) / grid for k, grid in enumerate(grids)]
-    tensors["analysis_limits"] = torch.cat(parts).float()
-    tensors["synthesis_limits"] = (LIMIT_PART * torch.cat([largest["synthesis", k] for k in range(3)])).half()
+    grids = (2.0**spec.branch_bits, 2.0**spec.branch_bits, 2.0**LATENT_BITS)
+    on_grids = [torch.floor(LIMIT_PART * x * grid) / grid for x, grid in zip(analysis, grids, strict=True)]
+    tensors["analysis_limits"] = torch.cat(on_grids).float()
+    tensors["synthesis_limits"] = (LIMIT_PART * torch.cat(synthesis)).half()
 
 
 @torch.inference_mode()

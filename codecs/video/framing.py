@@ -127,23 +127,16 @@ def _gif(data: bytes) -> int:
     return len(data) + (not data.rstrip(b"\0").endswith(GIF_TRAILER))
 
 
-# Bytes of a sample at least, and how many there are: of one size (stsz), in a fragment (trun).
-COUNTS: dict[bytes, Callable[[bytes], tuple[int, int]]] = {b"stsz": _numbers, b"trun": lambda head: (1, _numbers(head)[0])}
-
-
 def gif_frames(data: bytes, most: int) -> int:
     """Return the number of frames of a GIF, at most `most`, or of those in its first `GIF_BLOCKS` blocks; decodes none."""
     frames = blocks = 0
     with contextlib.suppress(IndexError):  # a file that ends too early has those that came before
         at = 13 + _gif_colours(data[10])
-        while frames < most and blocks < GIF_BLOCKS and data[at] in (GIF_FRAME, GIF_EXTENSION):
-            if data[at] == GIF_FRAME:
-                frames += 1
-                at += 11 + _gif_colours(data[at + 9])
-            else:
-                at += 2
-            while data[at] and blocks < GIF_BLOCKS:
-                at += 1 + data[at]
+        while frames < most and blocks < GIF_BLOCKS and (kind := data[at]) in (GIF_FRAME, GIF_EXTENSION):
+            at += 2 if kind == GIF_EXTENSION else 11 + _gif_colours(data[at + 9])
+            frames += kind == GIF_FRAME
+            while (size := data[at]) and blocks < GIF_BLOCKS:
+                at += 1 + size
                 blocks += 1
             at += 1
             blocks += 1
@@ -155,4 +148,6 @@ def _gif_colours(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
+# Bytes of a sample at least, and how many there are: of one size (stsz), in a fragment (trun).
+COUNTS: dict[bytes, Callable[[bytes], tuple[int, int]]] = {b"stsz": _numbers, b"trun": lambda head: (1, _numbers(head)[0])}
 LENGTHS = {"mp4": _mp4, "mov": _mp4, "webm": _segment, "mkv": _segment, "avi": _riff, "y4m": _y4m, "gif": _gif}

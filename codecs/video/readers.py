@@ -25,7 +25,7 @@ from ..image.readers import Header
 from ..limits import Limits
 from ..signals import TICKS, ArrayFrames, Colour, FrameSource, Samples, Video
 from .ffmpeg import MATRICES, failures_are, is_deep, rgb_of_frame
-from .framing import check_whole, gif_frames, y4m_size
+from .framing import check_whole, y4m_size
 from .soundtrack import Soundtrack
 from .timing import LONGEST
 
@@ -247,8 +247,6 @@ def opened(data: bytes, name: str, limits: Limits) -> Iterator[tuple[Any, Any]]:
     bounds = {"max_pixels": str(2 * limits.max_pixels + 2**16), "err_detect": "explode", "threads": "1"}
     if name == "y4m":  # FFmpeg refuses a header of too many pixels before it tells of how many
         limits.check("max_pixels", math.prod(y4m_size(data)), "a frame's number of pixels")
-    if name == "gif":  # which does not say how many frames it has: FFmpeg has to demux them all
-        limits.check("max_frames", gif_frames(data, limits.max_frames + 1), "the video's number of frames")
     with failures_are(CorruptMedia, f"the {name} file is damaged"):
         file = cast(Any, av.open(io.BytesIO(data), "r", DEMUXERS[name], options=bounds, metadata_errors="replace"))
     with closing(file) as container:
