@@ -25,6 +25,7 @@ import numpy as np
 
 from ..codecs import compress, container
 from ..codecs.metrics import psnr
+from ..codecs.orphans import end_with_parent
 from ..codecs.registry import codec_class, open_codec
 from ..codecs.settings import make_settings
 from ..codecs.signals import Image
@@ -262,7 +263,7 @@ def run_jobs(
     if not new:
         return
     context = multiprocessing.get_context("spawn")  # torch and numba do not survive a fork with threads
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=start, initargs=given) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_start, initargs=(start, *given)) as pool:
         futures = [pool.submit(work, job) for job in new]
         try:
             for future in as_completed(futures):
@@ -271,3 +272,8 @@ def run_jobs(
                 yield point
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(start: Callable[..., None], *given: object) -> None:
+    end_with_parent()
+    start(*given)

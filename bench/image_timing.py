@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..codecs import compress
+from ..codecs.orphans import end_with_parent
 from .image_points import Scalar
 from .pictures import load_picture, set_threads
 
@@ -59,6 +60,7 @@ def time_jobs(jobs: Sequence[TimingJob], cores: int) -> list[Timing]:
 
 
 def _bind(cores: int) -> None:
+    end_with_parent()
     if hasattr(os, "sched_setaffinity"):  # Linux
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
     set_threads(cores)

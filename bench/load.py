@@ -17,6 +17,8 @@ from pathlib import Path
 
 import httpx
 
+from ..codecs.orphans import end_with_parent
+
 __all__ = ["Answer", "Call", "clients", "loaders", "milliseconds", "open_loop", "probe", "statuses", "table", "write_report"]
 
 TIMEOUT_S = 150.0
@@ -43,7 +45,7 @@ class Answer:
 
 def loaders(count: int) -> ProcessPoolExecutor:
     """Return so many processes that load; they are started from nothing, so that they share no lock with this one."""
-    return ProcessPoolExecutor(count, get_context("spawn"))
+    return ProcessPoolExecutor(count, get_context("spawn"), end_with_parent)
 
 
 def clients(url: str, calls: Sequence[Call], count: int, seconds: float, requests: int | None = None) -> list[Answer]:

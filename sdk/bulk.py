@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .codecs.errors import InvalidSettings, LaconicError
+from .codecs.orphans import end_with_parent
 from .files import DEFAULT_ENDINGS, LIMITS, format_for, holds, write_output, write_signal
 from .places import Place, place_of
 
@@ -256,7 +257,8 @@ def _in_processes(work: Work, tasks: Sequence[Task], jobs: int) -> Iterator[Outc
 
 
 def _start() -> None:
-    """Make a process ready: one thread, and Ctrl-C is for whoever started it."""
+    """Make a process ready: one thread, Ctrl-C is for whoever started it, and it ends with that one."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ |= ONE_THREAD
 

@@ -20,6 +20,7 @@ from laconic.codecs.compress import Target
 from laconic.codecs.errors import Cancelled, CorruptStream, InvalidSettings, UnsupportedMedia, WeightsMissing
 from laconic.codecs.image import overfit, overfit_stream
 from laconic.codecs.image.overfit import PARAM_NETWORK, ImageOverfit, OverfitSettings
+from laconic.codecs.image.overfit_fit import Fit
 from laconic.codecs.image.overfit_loss import Loss
 from laconic.codecs.image.overfit_parameters import (
     GROUPS,
@@ -28,7 +29,7 @@ from laconic.codecs.image.overfit_parameters import (
     encode_network,
     initial_networks,
 )
-from laconic.codecs.image.overfit_spec import LARGEST, LEVELS, Spec, plane_shapes
+from laconic.codecs.image.overfit_spec import LARGEST, LEVELS, LOG_SCALES, Spec, plane_shapes
 from laconic.codecs.image.overfit_stream import decode_tile, encode_latents, encode_tile, tiles_of
 from laconic.codecs.metrics import psnr
 from laconic.codecs.registry import open_codec
@@ -223,6 +224,32 @@ def test_gradients_of_latents(k: int) -> None:
         costs.append(loss.cost(tensors, 0.0))
         loss.inside(k)[place] -= side * step
     assert part[place] == pytest.approx((costs[0] - costs[1]) / (2 * step), rel=0.03)
+
+
+def test_the_dearest_latents_are_pulled_back() -> None:
+    """Where hardly anything but 0 is expected, a 1 takes 24 bits and has nearly the whole slope of the rate."""
+    spec, latents = Spec(), random_latents(30, 40)
+    floats = np.zeros(spec.count, np.float32)
+    spec.views(floats)["context.2.bias"][1] = LOG_SCALES[0]
+    for plane in latents:
+        plane[...] = 0
+    latents[0][20, 10] = 1
+    loss = loss_of(30, 40, latents)
+    loss.backwards(spec.views(floats), spec.views(np.zeros_like(floats)))
+    bits_a_unit = 2.0 ** -LOG_SCALES[0] / np.log(2)
+    assert loss.gradient(0)[20, 10] == pytest.approx(loss.weight * bits_a_unit, rel=0.1)
+
+
+def test_planes_that_cost_more_than_they_mend_are_emptied() -> None:
+    initial, found = initial_networks().entries[0], []
+    for image in (smooth(64, 96, 3), noisy(64, 96, 3)):
+        target = np.ascontiguousarray(image.array.transpose(2, 0, 1), np.float32) / np.float32(255)
+        fit = Fit(target, 1e-3, initial, steps=60)
+        fit.advance(None, lambda part, stage: None)
+        fit.picture.latents[0].values[::20, ::30] += 1
+        fit._empty_planes()
+        found.append(bool(fit.picture.symbols()[0].any()))
+    assert found == [False, True]
 
 
 def test_gradients_are_the_same_on_any_number_of_threads() -> None:

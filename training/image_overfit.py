@@ -26,7 +26,6 @@ from laconic.codecs.image.overfit_fit import (
     HARD_RATE,
     LARGEST_PARAMETER,
     LATENT_RATE,
-    NETWORK_RATE,
     between,
     falling,
 )
@@ -47,6 +46,7 @@ APPEAR = (0.2, 0.1, 0.05)  # of a first network's steps: when the finest planes 
 SOFT, WARM_UP = 0.9, 0.04  # of the steps: rounding softly, and the learning rate's rise
 TEMPERATURES = (0.3, 0.1)  # of soft rounding, at first and at last
 STRENGTHS = (0.3, 0.2)  # of the noise; at last more than in a fit, so that networks learn nothing from latents between integers
+NETWORK_RATE = 0.02  # less than in a fit: all crops pull at one network
 MORE_RATE = 0.6  # learning rates of a network that goes on from another
 RIDGE = 0.01
 

@@ -36,7 +36,7 @@ from .rgb import check_shape, restore, rgb_planes
 
 __all__ = ["EFFORTS", "ImageOverfit", "OverfitSettings", "weight_of"]
 
-EFFORTS = {1: 60, 2: 120, 3: 250, 4: 500, 5: 1000, 6: 2500, 7: 6000, 8: 15_000, 9: 40_000}  # steps
+EFFORTS = {1: 60, 2: 120, 3: 300, 4: 800, 5: 2000, 6: 4000, 7: 8000, 8: 16_000, 9: 40_000}  # steps
 COARSE_WEIGHT, FINE_WEIGHT = 0.05, 0.0001  # weight (lambda) of a bit per pixel at qualities 0 and 100
 MIDDLE_BPP, MIDDLE_PSNR = 0.48, 30.6  # of eight photographs at quality 50
 RATE_SLOPE, PSNR_SLOPE = 0.038, 0.17  # of the logarithm of the size, and of dB, over quality there

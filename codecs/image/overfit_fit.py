@@ -1,11 +1,11 @@
 """Fitting latents and networks to one picture: to the same result on any number of threads, resumable and cancellable.
 
-First latents are rounded softly with noise that shrinks, and everything moves; then they are rounded hard and stay, and the
-networks move alone. Then their parameters are put on grids (`overfit_quantise`). Latents move by Adam, networks by SOAP
-(`overfit_soap`). Schedules after Cool-chic 4 (Blard et al. 2024, section III) and C3 (Kim et al. 2024, section 3), but
-latents move fifteen times faster and Adam forgets sooner, as there are ten times fewer steps, and rounding ends harder: what is
-fitted to soft latents loses when they are rounded. Gradients straight through hard rounding, which both use at last, made
-files larger.
+First latents are rounded softly with noise that shrinks, and everything moves; then they are rounded hard and stay, but for
+fine planes that cost more than they mend, which are emptied, and the networks move alone. Then their parameters are put on
+grids (`overfit_quantise`). Latents move by Adam, networks by SOAP (`overfit_soap`). Schedules after Cool-chic 4 (Blard et al.
+2024, section III) and C3 (Kim et al. 2024, section 3), but latents move fifteen times faster and Adam forgets sooner, as there
+are ten times fewer steps, and rounding ends harder: what is fitted to soft latents loses when they are rounded. Gradients
+straight through hard rounding, which both use at last, made files larger.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ __all__ = [
     "HARD_RATE",
     "LARGEST_PARAMETER",
     "LATENT_RATE",
-    "NETWORK_RATE",
     "STRENGTHS",
     "TEMPERATURES",
     "Fit",
@@ -42,12 +41,13 @@ __all__ = [
 
 SOFT = 0.97  # part of all steps; in the rest latents are rounded hard and only the networks move
 TEMPERATURES, STRENGTHS = (0.3, 0.05), (0.25, 0.1)  # of soft rounding and its noise, at first and at last
-LATENT_RATE, NETWORK_RATE = 0.15, 0.02
+LATENT_RATE, NETWORK_RATE = 0.15, 0.03
 HARD_RATE = 0.1  # of the networks' rate, once rounding is hard
 LARGEST_PARAMETER = 7.9
 AGAIN, AGAIN_STEPS, AGAIN_RATE = 0.25, 100, 0.4  # steps (part and least) and learning rates of a fit that goes on from another
 WARM_UP = 0.02  # of all steps
 APPEAR = 0.2  # of the soft steps: when the finest plane appears where it has little to do
+FINE = 2  # planes that may be emptied at the end of the soft steps
 PRICE, NEAR = 6.0, 0.02  # bits of a parameter for each doubling of its distance from the initial one, beyond this
 SAVE_SECONDS, REPORT_SECONDS = 5.0, 0.25
 
@@ -103,6 +103,8 @@ class Fit:
         soft = round(SOFT * self.steps)
         saved = told = time.monotonic()
         while self.step < self.steps:
+            if self.step == soft:
+                self._empty_planes()
             if self.step < soft:
                 self._move_softly(self.step / soft)
             else:
@@ -128,6 +130,23 @@ class Fit:
         finest = 1 if part < self._appear else 0
         self.picture.round_softly(between(TEMPERATURES, part), between(STRENGTHS, part), self.step, finest)
         self._move_all(self._pace * falling(part) * min(1.0, (self.step + 1) / (WARM_UP * self.steps)), finest)
+
+    def _empty_planes(self) -> None:
+        """Empty the fine planes whose latents, rounded hard, cost more in bits than they mend.
+
+        Where a plane has next to nothing to do, noise leaves a few latents behind: dear ones, as none is expected there.
+        """
+        loss, tensors = self.picture.loss, self.initial.spec.views(self.parameters)
+        self.picture.round()
+        least = loss.cost(tensors, 0)
+        for k in range(FINE):
+            kept = loss.inside(k).copy()
+            loss.inside(k)[...] = 0
+            if (cost := loss.cost(tensors, 0)) < least:
+                least = cost
+                self.picture.latents[k].values[...] = 0
+            else:
+                loss.inside(k)[...] = kept
 
     def _move(self, part: float) -> None:
         """Take one step of the networks with latents rounded hard; these stay, as rounded ones have no useful gradient."""

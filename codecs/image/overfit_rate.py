@@ -12,7 +12,7 @@ from .overfit_spec import CONTEXT, INPUTS, LEFT, LOG_SCALES, MARGIN, OWN, UP
 
 __all__ = ["rate_rows"]
 
-FLOOR = np.float32(2.0**-18)  # added to probabilities, as the coder's escapes do
+FLOOR = np.float32(2.0**-28)  # added to probabilities; with much more the dearest latents have no gradient and stay
 LN2 = np.float32(0.6931471805599453)
 Y, DY, INVERSE, FAR, NEAR, P, LENGTH = range(7)  # channels of what a latent's bits need
 
