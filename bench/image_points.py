@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
@@ -263,7 +263,7 @@ def run_jobs(
     if not new:
         return
     context = multiprocessing.get_context("spawn")  # torch and numba do not survive a fork with threads
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_start, initargs=(start, *given)) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=partial(_start, start, *given)) as pool:
         futures = [pool.submit(work, job) for job in new]
         try:
             for future in as_completed(futures):
