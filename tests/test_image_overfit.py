@@ -147,7 +147,7 @@ def test_another_process_gives_the_same_bytes_and_pixels(tmp_path: Path) -> None
     (tmp_path / "first.lcn").write_bytes(data)
     # kernels are compiled there, where this process may have read them from the cache
     anew = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
-    subprocess.run([sys.executable, "-c", OTHER_PROCESS, str(tmp_path)], check=True, timeout=900, cwd=tmp_path, env=anew)
+    subprocess.run([sys.executable, "-c", OTHER_PROCESS, str(tmp_path)], check=True, timeout=300, cwd=tmp_path, env=anew)
     assert (tmp_path / "other.lcn").read_bytes() == data
     decoded = media.read((tmp_path / "decoded.png").read_bytes()).array
     assert np.array_equal(decoded, compress.decode(data).array)  # not even the last bit of a pixel may differ
@@ -163,7 +163,7 @@ def test_other_processors_decode_the_same_pixels(tmp_path: Path, stream: Stream)
     )
     plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
     subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], check=True, timeout=900, cwd=tmp_path, env=os.environ | plain
+        [sys.executable, "-c", program, str(tmp_path)], check=True, timeout=300, cwd=tmp_path, env=os.environ | plain
     )
     assert np.array_equal(np.load(tmp_path / "pixels.npy"), compress.decode(data, device="cpu").array)
 
