@@ -69,12 +69,12 @@ def test_a_run_goes_on_and_writes_the_file(photos: Path, tmp_path: Path) -> None
         "4",
     ]
     recipe.main([*command, "--chain", "1"])
-    assert not (out / "image-overfit-2.safetensors").exists()
+    assert not (out / "image-overfit-3.safetensors").exists()
     done = {path: path.read_bytes() for path in out.iterdir()}
     assert len(done) == len(recipe.CHAINS[1])
     recipe.main(command)
     assert all(path.read_bytes() == content for path, content in done.items()), "what was done was done again"
-    with safe_open(out / "image-overfit-2.safetensors", "numpy") as file:
+    with safe_open(out / "image-overfit-3.safetensors", "numpy") as file:
         weights = json.loads(file.metadata()["weights"])
         networks, filters = file.get_tensor("networks"), file.get_tensor("filters")
     assert weights == sorted(weights, reverse=True) and len(weights) == 6

@@ -1,6 +1,6 @@
 """Train where the fits of `image-overfit` begin: initial networks, and filters for initial latents. One resumable command.
 
-    python -m laconic.training.image_overfit --photos DIR --out DIR [--crops 24 --size 192 --steps 800 --more 250]
+    python -m laconic.training.image_overfit --photos DIR --out DIR [--crops 48 --size 192 --steps 1500 --more 600]
 
 Crops of photographs are fitted together: each has latents of its own, and all share one network. That is done for the first of
 `WEIGHTS`, and goes on from there with the others in turn. Filters are then the least-squares prediction of the fitted latents
@@ -204,16 +204,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="folder of .tar archives of photographs")
     parser.add_argument("--out", type=Path, required=True, help="folder for what is done, and for the weights' file")
-    parser.add_argument("--crops", type=int, default=24)
+    parser.add_argument("--crops", type=int, default=48)
     parser.add_argument("--size", type=int, default=192, help="pixels of a crop's side")
-    parser.add_argument("--steps", type=int, default=800, help="for the first weight")
-    parser.add_argument("--more", type=int, default=250, help="for each of the others")
+    parser.add_argument("--steps", type=int, default=1500, help="for the first weight")
+    parser.add_argument("--more", type=int, default=600, help="for each of the others")
     parser.add_argument("--chain", type=int, choices=range(len(CHAINS)), help="only this chain of weights, without export")
     given = parser.parse_args(arguments)
     chains = CHAINS if given.chain is None else CHAINS[given.chain : given.chain + 1]
     train(given.photos, given.out, given.crops, given.size, given.steps, given.more, chains)
     if given.chain is None:
-        export(given.out, given.out / "image-overfit-2.safetensors")
+        export(given.out, given.out / "image-overfit-3.safetensors")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ from .overfit_loss import Measure
 from .overfit_parameters import Initial
 from .overfit_picture import Picture, block_means
 from .overfit_quantise import Quantised, quantise
-from .overfit_render import Run
+from .overfit_rdoq import improve_latents
+from .overfit_render import Run, Tensors
 from .overfit_soap import Soap
 
 __all__ = [
@@ -47,6 +48,9 @@ LARGEST_PARAMETER = 7.9
 AGAIN, AGAIN_STEPS, AGAIN_RATE = 0.25, 100, 0.4  # steps (part and least) and learning rates of a fit that goes on from another
 WARM_UP = 0.02  # of all steps
 APPEAR = 0.2  # of the soft steps: when the finest plane appears where it has little to do
+NEVER = 0.3  # of a bit's weight: with less fine detail than this, the finest plane does not appear at all
+LONGER = 4 / 3  # steps of a fit without the finest plane, each of which takes less time
+SEARCH_STEPS = 2000  # of a fit that tries all promising latents one by one; shorter ones try fewer, for steps bring more there
 FINE = 2  # planes that may be emptied at the end of the soft steps
 PRICE, NEAR = 6.0, 0.02  # bits of a parameter for each doubling of its distance from the initial one, beyond this
 SAVE_SECONDS, REPORT_SECONDS = 5.0, 0.25
@@ -78,11 +82,13 @@ class Fit:
     """A fit under way, of `target` float32 [3, H, W] in 0..1, with the weight (lambda) of a bit per pixel beside the error."""
 
     def __init__(self, target: Floats, weight: float, initial: Initial, steps: int, run: Run = map) -> None:
-        self.initial, self.steps, self.step = initial.network, steps, 0
+        self.initial, self.step = initial.network, 0
         self.picture = Picture(target, weight, initial.filters, run)
         self.parameters, self._start = self.initial.floats(), self.initial.floats()
         self._gradient, self._soap = np.zeros_like(self.parameters), Soap(self.initial.spec)
-        self._pace, self._appear = 1.0, APPEAR if _finest_detail(target) < weight else 0.0
+        detail = _finest_detail(target) / weight
+        self._pace, self._appear = 1.0, 1.0 if detail < NEVER else APPEAR if detail < 1 else 0.0
+        self.steps = round(LONGER * steps) if detail < NEVER else steps
         self._measured = Measure(0.0, 1.0)
 
     def again(self, weight: float) -> Fit:
@@ -105,6 +111,7 @@ class Fit:
         while self.step < self.steps:
             if self.step == soft:
                 self._empty_planes()
+                self._search(self.initial.spec.views(self.parameters), report)
             if self.step < soft:
                 self._move_softly(self.step / soft)
             else:
@@ -118,6 +125,7 @@ class Fit:
                 self._save(checkpoint)
         self.picture.round()
         quantised = quantise(self.picture.loss, self.initial, self.parameters, lambda: report(1.0, "coding the networks"))
+        self._search(quantised.network.tensors(), report)
         report(1.0, self._stage())
         return quantised
 
@@ -147,6 +155,13 @@ class Fit:
                 self.picture.latents[k].values[...] = 0
             else:
                 loss.inside(k)[...] = kept
+
+    def _search(self, tensors: Tensors, report: Report) -> None:
+        """Move single latents, rounded hard, to where they cost less."""
+        part, room = min(1.0, self.steps / SEARCH_STEPS), self.initial.spec.views(self._gradient)
+        self.picture.round()
+        improve_latents(self.picture.loss, tensors, room, part, lambda: report(self.step / self.steps, "moving single latents"))
+        self.picture.take_rounded()
 
     def _move(self, part: float) -> None:
         """Take one step of the networks with latents rounded hard; these stay, as rounded ones have no useful gradient."""

@@ -59,10 +59,10 @@ class Loss:
         self.planes = [np.zeros((h + MARGIN, w + 2 * MARGIN), np.float32) for h, w in self.shapes]
         self._dplanes = [np.zeros_like(plane) for plane in self.planes]
         top = ((self.shapes[-1][0] + 1) // 2, (self.shapes[-1][1] + 1) // 2)  # beyond the coarsest plane there are zeros
-        self._parents = [np.zeros((h + 2, w + 2), np.float32) for h, w in [*self.shapes[1:], top]]
+        self.parents = [np.zeros((h + 2, w + 2), np.float32) for h, w in [*self.shapes[1:], top]]
         self._pieces = [piece for k in range(LEVELS) for piece in self._rate_pieces(k)]
         self._padded_bands = [(first, min(first + BAND, height + 2)) for first in range(0, height + 2, BAND)]
-        self._renderer = Renderer(height, width, run)
+        self.renderer = Renderer(height, width, run)
         self._dfull = np.zeros((LEVELS, height, width), np.float32)
         self._dstages = [[np.zeros(shape, np.float32) for shape in self.shapes[1 : k + 1]] for k in range(LEVELS)]
         self._dbefore, self._dbetween = (np.zeros((3, height + 2, width + 2), np.float32) for _ in range(2))
@@ -104,7 +104,7 @@ class Loss:
                 k,
                 (first, min(first + BAND, h)),
                 np.zeros((min(BAND, h - first) + MARGIN, w + 2 * MARGIN), np.float32),
-                np.zeros(((min(BAND, h - first) + 1) // 2 + 2, self._parents[k].shape[1]), np.float32),
+                np.zeros(((min(BAND, h - first) + 1) // 2 + 2, self.parents[k].shape[1]), np.float32),
                 _room(),
             )
             for first in range(0, h, BAND)
@@ -113,7 +113,7 @@ class Loss:
     def _rate(self, tensors: Tensors, finest: int) -> float:
         for k in range(1, LEVELS):
             h, w = self.shapes[k]
-            self._parents[k - 1][1 : 1 + h, 1 : 1 + w] = self.inside(k)
+            self.parents[k - 1][1 : 1 + h, 1 : 1 + w] = self.inside(k)
         bias2, weight2 = np.zeros(4, np.float32), np.zeros((4, CONTEXT), np.float32)
         bias2[:2], weight2[:2] = tensors["context.2.bias"], tensors["context.2.weight"]
         layers = (tensors["context.0.weight"], tensors["context.1.bias"], tensors["context.1.weight"], bias2, weight2)
@@ -121,13 +121,13 @@ class Loss:
         def work(piece: _RatePiece) -> float:
             k = piece.plane
             size = self.shapes[k][1], piece.rows, tensors["context.0.bias"][k]
-            return rate_rows(self.planes[k], self._parents[k], *size, *layers, piece.dplane, piece.dparent, piece.gradients)
+            return rate_rows(self.planes[k], self.parents[k], *size, *layers, piece.dplane, piece.dparent, piece.gradients)
 
         return float(sum(self._run(work, [piece for piece in self._pieces if piece.plane >= finest])))
 
     def _error(self, tensors: Tensors) -> float:
-        samples = self._renderer.render([self.inside(k) for k in range(LEVELS)], tensors)
-        squares = self._run(lambda rows: subtract_rows(samples, self.target, rows), self._renderer.bands)
+        samples = self.renderer.render([self.inside(k) for k in range(LEVELS)], tensors)
+        squares = self._run(lambda rows: subtract_rows(samples, self.target, rows), self.renderer.bands)
         return float(sum(squares)) / samples.size
 
     def _collect_rate(self, gradient: Tensors, finest: int) -> None:
@@ -147,7 +147,7 @@ class Loss:
             gradient["context.2.weight"] += self.weight * parts[5][:2]
 
     def _synthesis_backwards(self, tensors: Tensors, gradient: Tensors) -> None:
-        room = self._renderer
+        room = self.renderer
         missed = room.samples
         missed *= np.float32(2 / 3)
         self._convolution_backwards(room.between, missed, "synthesis.3", tensors, gradient, self._dbetween)
@@ -177,7 +177,7 @@ class Loss:
             convolve_gradient(x, dout, dbias, dweight, rows)
             return dbias, dweight
 
-        for dbias, dweight in self._run(weights, self._renderer.bands):
+        for dbias, dweight in self._run(weights, self.renderer.bands):
             gradient[f"{name}.bias"][:] += dbias
             gradient[f"{name}.weight"][:] += dweight
         weight = tensors[f"{name}.weight"]
@@ -185,7 +185,7 @@ class Loss:
         fold_edges(dx)
 
     def _upsampling_backwards(self, tensors: Tensors, gradient: Tensors) -> None:
-        taps, stages = tensors["upsampling"], self._renderer.stages
+        taps, stages = tensors["upsampling"], self.renderer.stages
 
         def work(k: int) -> Floats:
             dtaps, dout = np.zeros((LEVELS - 1, HALF_TAPS), np.float32), self._dfull[k]

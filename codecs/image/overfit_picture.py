@@ -82,6 +82,11 @@ class Picture:
         for k in range(LEVELS):
             round_hard(self.latents[k].values, self.loss.inside(k))
 
+    def take_rounded(self) -> None:
+        """Set the latents to those in the loss."""
+        for k in range(LEVELS):
+            self.latents[k].values[...] = self.loss.inside(k)
+
     def move(self, rate: float, step: int, finest: int = 0) -> None:
         """Move the latents, from plane `finest` on, against the gradient that the loss has left."""
 

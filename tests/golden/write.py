@@ -32,12 +32,13 @@ DIGESTS = "digests.json"
 # of `DRIFT` may differ by so much between devices or versions of a library, so that a picture, or every `EVERY`-th sample of
 # sound, is kept beside the stream. Opus: FFmpeg's own decoder and libopus differ by 1 on this stream.
 STREAMS: dict[str, tuple[str, dict[str, object]]] = {
-    "image-transform-corrected": ("image-transform", {"quality": 50, "effort": 4}),  # its last layer; of the third weights
-    "image-transform-50": ("image-transform", {"quality": 50}),  # of the second weights
-    "image-transform-30": ("image-transform", {"quality": 30}),  # this one and the next have the first weights
+    "image-transform-corrected": ("image-transform", {"quality": 50, "effort": 4}),  # third weights
+    "image-transform-50": ("image-transform", {"quality": 50}),  # second
+    "image-transform-30": ("image-transform", {"quality": 30}),  # this and the next: first
     "image-transform-80": ("image-transform", {"quality": 80}),
-    "image-overfit-50": ("image-overfit", {"quality": 50, "effort": 3}),
-    "image-overfit-20": ("image-overfit", {"quality": 20, "effort": 3}),  # this one and the next have the first weights
+    "image-overfit-10": ("image-overfit", {"quality": 10, "effort": 3}),  # third weights
+    "image-overfit-50": ("image-overfit", {"quality": 50, "effort": 3}),  # second
+    "image-overfit-20": ("image-overfit", {"quality": 20, "effort": 3}),  # this and the next: first
     "image-overfit-80": ("image-overfit", {"quality": 80, "effort": 3}),
     "jpeg-75": ("jpeg", {"quality": 75, "chroma": "444"}),
     "webp-lossless": ("webp", {"lossless": True}),
