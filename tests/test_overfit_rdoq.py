@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from laconic.codecs.image import overfit_rdoq
 from laconic.codecs.image.overfit_dense import Floats
 from laconic.codecs.image.overfit_fit import LONGER, Fit
 from laconic.codecs.image.overfit_loss import Loss
@@ -67,6 +70,28 @@ def test_what_is_rendered_on_the_way_is_what_a_decoder_renders(size: tuple[int, 
     missed = loss.renderer.samples.copy()
     assert loss.cost(tensors, 0) < cost or not moved
     assert np.allclose(missed, loss.renderer.samples, atol=1e-5)
+
+
+def test_all_bits_that_a_step_changes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the search of a plane, the bits that it kept are those of its latents and of the finer plane's, counted anew."""
+    tried, compared = overfit_rdoq._try_latents, 0
+
+    def checked(k: int, trials: Any, planes: Any, context: Any, *others: Any) -> int:
+        nonlocal compared
+        kept = tried(k, trials, planes, context, *others)
+        for number, plane in enumerate(planes[: 1 if k == 0 else 2]):
+            fresh = plane._replace(bits=np.zeros_like(plane.bits))
+            overfit_rdoq._set_bits(fresh, k - number, context)
+            assert np.allclose(plane.bits, fresh.bits, atol=1e-3)
+        compared += kept
+        return int(kept)
+
+    _, loss, tensors, room = fitted()
+    for k in range(LEVELS):
+        loss.inside(k)[...] += np.random.default_rng(k).integers(-1, 2, loss.shapes[k])
+    monkeypatch.setattr(overfit_rdoq, "_try_latents", checked)
+    improve(loss, tensors, room)
+    assert compared > 100
 
 
 def test_the_coder_takes_less_for_less() -> None:
