@@ -13,8 +13,9 @@ from laconic.codecs.image.overfit_fit import LONGER, Fit
 from laconic.codecs.image.overfit_loss import Loss
 from laconic.codecs.image.overfit_parameters import initial_networks
 from laconic.codecs.image.overfit_rdoq import improve_latents
-from laconic.codecs.image.overfit_spec import LEVELS
+from laconic.codecs.image.overfit_spec import HALF_TAPS, LEVELS
 from laconic.codecs.image.overfit_stream import encode_latents
+from laconic.codecs.image.overfit_upsampling import double, doubling
 from laconic.codecs.signals import Image
 
 from .pictures import photograph, smooth
@@ -70,6 +71,15 @@ def test_what_is_rendered_on_the_way_is_what_a_decoder_renders(size: tuple[int, 
     missed = loss.renderer.samples.copy()
     assert loss.cost(tensors, 0) < cost or not moved
     assert np.allclose(missed, loss.renderer.samples, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (9, 16)], ids=str)
+def test_one_axis_doubles_as_a_plane_does(size: tuple[int, int]) -> None:
+    rng, out = np.random.default_rng(1), np.zeros(size, np.float32)
+    taps = rng.standard_normal(HALF_TAPS).astype(np.float32)
+    plane = rng.standard_normal([(n + 1) // 2 for n in size]).astype(np.float32)
+    double(plane, taps, out)
+    assert np.allclose(doubling(size[0], taps) @ plane @ doubling(size[1], taps).T, out, atol=1e-5)
 
 
 def test_all_bits_that_a_step_changes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from .overfit_dense import LOG2E, Floats, fast, part
 from .overfit_loss import Loss
 from .overfit_render import Tensors
-from .overfit_spec import CONTEXT, HALF_TAPS, HIDDEN, INPUTS, LARGEST, LEFT, LEVELS, LOG_SCALES, MARGIN, OWN, UP
+from .overfit_spec import CONTEXT, HIDDEN, INPUTS, LARGEST, LEFT, LEVELS, LOG_SCALES, MARGIN, OWN, UP
+from .overfit_upsampling import doubling
 
 __all__ = ["improve_latents"]
 
@@ -32,28 +33,11 @@ EDGE = 4  # of windows: what two convolutions add
 Indices = NDArray[np.int64]
 
 
-class _Context(NamedTuple):
-    """The context network; weights of the first two layers as [inputs, outputs]."""
+class _Layer(NamedTuple):
+    """A layer's parameters; weights of those that are applied to one input after the other are [inputs, outputs]."""
 
-    bias0: Floats
-    weight0: Floats
-    bias1: Floats
-    weight1: Floats
-    bias2: Floats
-    weight2: Floats
-
-
-class _Synthesis(NamedTuple):
-    """The synthesis; weights of the first layer as [inputs, outputs]."""
-
-    bias0: Floats
-    weight0: Floats
-    bias1: Floats
-    weight1: Floats
-    bias2: Floats
-    weight2: Floats
-    bias3: Floats
-    weight3: Floats
+    bias: Floats
+    weight: Floats
 
 
 class _Plane(NamedTuple):
@@ -112,7 +96,7 @@ def _coded_bits(centre: np.float32, log_scale: np.float32, value: np.float32) ->
 
 @part
 def _bits_of(
-    plane: _Plane, row: int, column: int, bias: Floats, net: _Context, x: Floats, h0: Floats, h1: Floats
+    plane: _Plane, row: int, column: int, bias: Floats, net: tuple[_Layer, ...], x: Floats, h0: Floats, h1: Floats
 ) -> np.float32:
     """Return the bits of a latent; `bias` is its plane's own of the first layer, `x`, `h0`, `h1` room for activations."""
     latents, parents = plane.latents, plane.parents
@@ -124,32 +108,32 @@ def _bits_of(
     x[OWN + 3], x[OWN + 4], x[OWN + 5] = parents[y + down, z + right], parents[y, z - right], parents[y - down, z]
     for o in range(CONTEXT):
         h0[o] = bias[o]
-        h1[o] = net.bias1[o]
+        h1[o] = net[1].bias[o]
     for i in range(INPUTS):
         v = x[i]
         if v != 0:
             for o in range(CONTEXT):
-                h0[o] += v * net.weight0[i, o]
+                h0[o] += v * net[0].weight[i, o]
     for i in range(CONTEXT):
         v = h0[i]
         if v > 0:
             for o in range(CONTEXT):
-                h1[o] += v * net.weight1[i, o]
-    centre, log_scale = net.bias2[0], net.bias2[1]
+                h1[o] += v * net[1].weight[i, o]
+    centre, log_scale = net[2].bias[0], net[2].bias[1]
     for i in range(CONTEXT):
         v = max(h1[i], np.float32(0))
-        centre += v * net.weight2[0, i]
-        log_scale += v * net.weight2[1, i]
+        centre += v * net[2].weight[0, i]
+        log_scale += v * net[2].weight[1, i]
     return _coded_bits(centre, log_scale, latents[row + MARGIN, column + MARGIN])
 
 
 @fast
-def _set_bits(plane: _Plane, k: int, net: _Context) -> None:
+def _set_bits(plane: _Plane, k: int, net: tuple[_Layer, ...]) -> None:
     """Set the bits of all latents of plane `k`."""
     x, h0, h1 = np.zeros(INPUTS, np.float32), np.zeros(CONTEXT, np.float32), np.zeros(CONTEXT, np.float32)
     for row in range(plane.bits.shape[0]):
         for column in range(plane.bits.shape[1]):
-            plane.bits[row, column] = _bits_of(plane, row, column, net.bias0[k], net, x, h0, h1)
+            plane.bits[row, column] = _bits_of(plane, row, column, net[0].bias[k], net, x, h0, h1)
 
 
 @part
@@ -207,7 +191,9 @@ def _convolve(z: Floats, channel: int, row: int, left: int, bias: Floats, weight
 
 
 @part
-def _render_window(canvas: _Canvas, net: _Synthesis, window: tuple[int, int, int, int], h: Floats, line: Floats) -> np.float32:
+def _render_window(
+    canvas: _Canvas, net: tuple[_Layer, ...], window: tuple[int, int, int, int], h: Floats, line: Floats
+) -> np.float32:
     """Render what a changed window (top, bottom, left, right) of the planes reaches; returns the change of squared error."""
     full, before, between, missed = canvas.full, canvas.before, canvas.between, canvas.missed
     height, width = full.shape[1:]
@@ -215,21 +201,21 @@ def _render_window(canvas: _Canvas, net: _Synthesis, window: tuple[int, int, int
     for row in range(top, bottom):
         for column in range(left, right):
             for o in range(HIDDEN):
-                h[o] = net.bias0[o]
+                h[o] = net[0].bias[o]
             for i in range(LEVELS):
                 v = full[i, row, column]
                 for o in range(HIDDEN):
-                    h[o] += v * net.weight0[i, o]
+                    h[o] += v * net[0].weight[i, o]
             for channel in range(3):
-                total = net.bias1[channel]
+                total = net[1].bias[channel]
                 for o in range(HIDDEN):
-                    total += max(h[o], np.float32(0)) * net.weight1[channel, o]
+                    total += max(h[o], np.float32(0)) * net[1].weight[channel, o]
                 before[channel, row + 1, column + 1] = total
     _repeat_edges(before, top, bottom, left, right)
     top, bottom, left, right = max(top - 1, 0), min(bottom + 1, height), max(left - 1, 0), min(right + 1, width)
     for channel in range(3):
         for row in range(top, bottom):
-            _convolve(before, channel, row, left, net.bias2, net.weight2, line, right - left)
+            _convolve(before, channel, row, left, net[2].bias, net[2].weight, line, right - left)
             for column in range(left, right):
                 between[channel, row + 1, column + 1] = max(line[column - left], np.float32(0))
     _repeat_edges(between, top, bottom, left, right)
@@ -237,7 +223,7 @@ def _render_window(canvas: _Canvas, net: _Synthesis, window: tuple[int, int, int
     change = np.float32(0)
     for channel in range(3):
         for row in range(top, bottom):
-            _convolve(between, channel, row, left, net.bias3, net.weight3, line, right - left)
+            _convolve(between, channel, row, left, net[3].bias, net[3].weight, line, right - left)
             for column in range(left, right):
                 v = line[column - left] + before[channel, row + 1, column + 1] - canvas.target[channel, row, column]
                 change += v * v - missed[channel, row, column] * missed[channel, row, column]
@@ -260,9 +246,9 @@ def _try_latents(
     k: int,
     trials: _Trials,
     planes: tuple[_Plane, _Plane],
-    context: _Context,
+    context: tuple[_Layer, ...],
     canvas: _Canvas,
-    synthesis: _Synthesis,
+    synthesis: tuple[_Layer, ...],
     responses: tuple[_Response, _Response],
     weight: float,
 ) -> int:
@@ -284,7 +270,7 @@ def _try_latents(
             is_finer, y, z = _reached(i, row, column)
             plane = finer if is_finer else own
             if 0 <= y < plane.bits.shape[0] and 0 <= z < plane.bits.shape[1]:
-                found[i] = _bits_of(plane, y, z, context.bias0[k - is_finer], context, x, h0, h1)
+                found[i] = _bits_of(plane, y, z, context[0].bias[k - is_finer], context, x, h0, h1)
                 bits += found[i] - plane.bits[y, z]
         top, left = down.first[row], across.first[column]
         bottom, right = top + down.values.shape[1], left + across.values.shape[1]
@@ -314,23 +300,13 @@ def _try_latents(
     return kept
 
 
-def _doubling(size: int, taps: Floats) -> Floats:
-    """Return the matrix [size, values] that doubles an axis as `overfit_upsampling.double` does."""
-    matrix = np.zeros((size, (size + 1) // 2), np.float32)
-    at = np.arange(size)
-    for j in range(HALF_TAPS):
-        source = np.clip((at >> 1) - 2 + (at & 1) + j, 0, matrix.shape[1] - 1)
-        np.add.at(matrix, (at, source), taps[np.where(at & 1, HALF_TAPS - 1 - j, j)])
-    return matrix
-
-
 def _response(size: int, taps: Floats, k: int) -> _Response:
     """Return what latents of plane `k` add to an axis of `size` samples, for the upsampling's `taps`."""
     if k == 0:
         return _Response(np.arange(size), np.ones((size, 1), np.float32))
-    whole = _doubling(size, taps[0])
+    whole = doubling(size, taps[0])
     for stage in range(1, k):
-        whole = whole @ _doubling(whole.shape[1], taps[stage])
+        whole = whole @ doubling(whole.shape[1], taps[stage])
     some = whole != 0
     first = some.argmax(0)
     reach = int((size - some[::-1].argmax(0) - first).max())
@@ -339,45 +315,41 @@ def _response(size: int, taps: Floats, k: int) -> _Response:
     return _Response(first, np.ascontiguousarray(values, np.float32))
 
 
-def _trials(loss: Loss, k: int, part: float) -> _Trials:
-    """Return the latents of plane `k` whose gradients promise enough, the first `part` of them (0..1), in the order of rows."""
+def _trials(loss: Loss, k: int, share: float) -> _Trials:
+    """Return the latents of plane `k` whose gradients promise enough, the best `share` of them (0..1), in the order of rows."""
     gradient, latents = loss.gradient(k), loss.inside(k)
     steps = -np.sign(gradient).astype(np.float32)
     promise = np.where(np.abs(latents + steps) <= LARGEST, np.abs(gradient), 0).ravel()
     found = np.flatnonzero(promise > PROMISES[k] * loss.weight)
-    if part < 1:
-        found = np.sort(found[np.argsort(-promise[found], kind="stable")[: math.ceil(part * found.size)]])
+    if share < 1:
+        found = np.sort(found[np.argsort(-promise[found], kind="stable")[: math.ceil(share * found.size)]])
     rows, columns = np.divmod(found, latents.shape[1])
     return _Trials(rows, columns, steps.ravel()[found])
 
 
-def _layers(tensors: Tensors, network: str, count: int, turned: int) -> list[Floats]:
-    """Return biases and weights of a network's layers, the first `turned` weights as [inputs, outputs]."""
-    found = []
-    for i in range(count):
-        weight = tensors[f"{network}.{i}.weight"]
-        found += [tensors[f"{network}.{i}.bias"], np.ascontiguousarray(weight.T if i < turned else weight)]
-    return found
+def _layers(tensors: Tensors, network: str, count: int, turned: int) -> tuple[_Layer, ...]:
+    """Return a network's layers, the weights of the first `turned` as [inputs, outputs]."""
+    pairs = [(tensors[f"{network}.{i}.bias"], tensors[f"{network}.{i}.weight"]) for i in range(count)]
+    return tuple(_Layer(bias, np.ascontiguousarray(w.T if i < turned else w)) for i, (bias, w) in enumerate(pairs))
 
 
-def improve_latents(loss: Loss, tensors: Tensors, room: Tensors, part: float, tick: Callable[[], None]) -> int:
+def improve_latents(loss: Loss, tensors: Tensors, room: Tensors, share: float, tick: Callable[[], None]) -> int:
     """Move the rounded latents in `loss` to where they cost less, coarse planes first, and return how many were moved.
 
-    `room` is for gradients of the networks; only `part` (0..1) of the latents that promise enough are tried, the best ones.
+    `room` is for gradients of the networks; only a `share` (0..1) of the latents that promise enough are tried, the best ones.
     `tick` is called now and then and may raise to stop.
     """
     loss.backwards(tensors, room)
-    trials = [_trials(loss, k, part) for k in range(len(PROMISES))]
+    trials = [_trials(loss, k, share) for k in range(len(PROMISES))]
     loss.measure(tensors)  # backwards has taken what was missed for its own
-    context = _Context(*_layers(tensors, "context", 3, turned=2))
-    synthesis = _Synthesis(*_layers(tensors, "synthesis", 4, turned=1))
+    context = _layers(tensors, "context", 3, turned=2)
+    synthesis = _layers(tensors, "synthesis", 4, turned=1)
     planes = [_Plane(loss.planes[k], loss.parents[k], np.zeros(loss.shapes[k], np.float32)) for k in range(len(PROMISES))]
     for k in range(len(PROMISES)):
         _set_bits(planes[k], k, context)
-    renderer, kept = loss.renderer, 0
+    renderer, (height, width), kept = loss.renderer, loss.target.shape[1:], 0
     for k in range(len(PROMISES) - 1, -1, -1):
         tick()
-        height, width = loss.target.shape[1:]
         down, across = _response(height, tensors["upsampling"], k), _response(width, tensors["upsampling"], k)
         window = min(down.values.shape[1] + EDGE, height), min(across.values.shape[1] + EDGE, width)
         saved = [np.zeros((3, *window), np.float32) for _ in range(3)]

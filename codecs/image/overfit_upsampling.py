@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from .overfit_dense import Floats, exact, fast, part
+from .overfit_spec import HALF_TAPS
 
-__all__ = ["double", "double_backwards"]
+__all__ = ["double", "double_backwards", "doubling"]
 
 
 @part
@@ -47,6 +48,15 @@ def double(x: Floats, taps: Floats, out: Floats) -> None:
             row[2 * c + 1] = odd[c]
         if width & 1:
             row[width - 1] = even[w - 1]
+
+
+def doubling(size: int, taps: Floats) -> Floats:
+    """Return the matrix [size, ceil(size / 2)] by which `double` doubles one axis."""
+    matrix, at = np.zeros((size, (size + 1) // 2), np.float32), np.arange(size)
+    for j in range(HALF_TAPS):
+        source = np.clip((at >> 1) - 2 + (at & 1) + j, 0, matrix.shape[1] - 1)
+        np.add.at(matrix, (at, source), taps[np.where(at & 1, HALF_TAPS - 1 - j, j)])
+    return matrix
 
 
 @fast
