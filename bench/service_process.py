@@ -133,7 +133,7 @@ def _pss_mib(process: int, *fields: str) -> float:
     """Return the sum of fields of a process's smaps_rollup in MiB; pages that n processes share count an nth."""
     try:
         text = Path(f"/proc/{process}/smaps_rollup").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile, before or after its folder was opened
         return 0.0 if Path("/proc/self").exists() else float("nan")
     return sum(int(line.split()[1]) for line in text.splitlines() if line.partition(":")[0] in fields) / 1024
 
