@@ -142,7 +142,7 @@ def _status_mib(process: int, field: str) -> float:
     """Return a field of a process's status, in MiB; 0 for a process that has ended."""
     try:
         text = Path(f"/proc/{process}/status").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return 0.0
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith(field)), 0) / 1024
 
